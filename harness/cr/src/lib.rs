@@ -1,0 +1,1 @@
+//! Dump, image and restore of file notification state. The only crate with `unsafe`.

@@ -1,0 +1,3 @@
+//! The `notifreeze` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Engines, sandbox, snapshots and the command line.
+
+#![forbid(unsafe_code)]

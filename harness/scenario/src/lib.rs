@@ -1,0 +1,20 @@
+//! The scenario language and what a run of a scenario yields.
+//!
+//! A scenario is a strace transcript with `checkpoint` in it. A transcript is the same text with
+//! the results filled in. Both are values here: nothing in this crate runs anything.
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod call;
+pub mod log;
+mod step;
+mod transcript;
+
+pub use bytes::Bytes;
+pub use call::{ArgKind, Call, FlagSet};
+pub use step::{Arg, Expect, Known, Name, Note, Requirement, Scenario, Step, Time};
+pub use transcript::{
+    Bystander, Descriptor, DescriptorKind, Entry, Event, Fact, FanotifyEvent, Loss, Mark,
+    MarkTarget, Object, Observation, Outcome, Place, Stat, Transcript, Watch,
+};

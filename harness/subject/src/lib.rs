@@ -1,0 +1,3 @@
+//! The process under test.
+
+#![forbid(unsafe_code)]

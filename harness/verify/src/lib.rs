@@ -1,0 +1,3 @@
+//! Compares two transcripts and judges what differs.
+
+#![forbid(unsafe_code)]
