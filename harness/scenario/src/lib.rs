@@ -6,14 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
-mod call;
+pub mod call;
+pub mod errno;
+mod flags;
 pub mod log;
 mod step;
 mod transcript;
 
 pub use bytes::Bytes;
-pub use call::{ArgKind, Call, FlagSet};
-pub use step::{Arg, Expect, Known, Name, Note, Requirement, Scenario, Step, Time};
+pub use call::{ArgKind, Call, ResultKind, Signature};
+pub use flags::{FlagSet, FlagText};
+pub use step::{
+    Arg, Expect, Known, Name, Note, Phase, Reference, Requirement, Scenario, Step, Time,
+};
 pub use transcript::{
     Bystander, Descriptor, DescriptorKind, Entry, Event, Fact, FanotifyEvent, Loss, Mark,
     MarkTarget, Object, Observation, Outcome, Place, Stat, Transcript, Watch,
