@@ -1,3 +1,1 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
-
-pub mod sys;

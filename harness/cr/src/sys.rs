@@ -1,5 +1,0 @@
-//! System calls, thin and safe: one call a function.
-
-pub mod inspect;
-pub mod raw;
-pub mod spawn;
