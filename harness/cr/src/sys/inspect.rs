@@ -1,0 +1,225 @@
+//! Looking at another process without a trace: its descriptors by pidfd, what they share, who
+//! owns their signals. None of these calls makes an event or changes a time.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// pidfd_open(2).
+///
+/// # Errors
+///
+/// The errno of the call: `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: two plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    owned(fd)
+}
+
+/// pidfd_getfd(2): our own descriptor, close-on-exec, of the same open file description.
+///
+/// # Errors
+///
+/// The errno of the call: `EBADF` when the number is not open there, `EPERM` without the right to
+/// trace the process.
+pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, Errno> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: three plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) };
+    owned(fd)
+}
+
+fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
+    let fd = i32::try_from(Errno::result(fd)?).expect("a descriptor number");
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// kcmp(2) `KCMP_FILE`: whether two descriptors share one open file description. False where the
+/// kernel does not say.
+#[must_use]
+pub fn same_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: five plain numbers.
+    let order = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            one.0.as_raw(),
+            other.0.as_raw(),
+            KCMP_FILE,
+            libc::c_long::from(one.1),
+            libc::c_long::from(other.1),
+        )
+    };
+    order == 0
+}
+
+/// Who gets the signals of a descriptor (`F_GETOWN_EX`). Numbers of our own pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Thread(i32),
+    Process(i32),
+    Group(i32),
+}
+
+/// fcntl(2) `F_GETOWN_EX`; none when nobody owns it.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn owner(file: impl AsFd) -> Result<Option<Owner>, Errno> {
+    const F_GETOWN_EX: libc::c_int = 16;
+    let mut owner = [0_i32; 2];
+    // SAFETY: the kernel writes struct f_owner_ex, two ints, through the pointer.
+    let returned =
+        unsafe { libc::fcntl(file.as_fd().as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) };
+    Errno::result(returned)?;
+    Ok(match owner {
+        [_, 0] => None,
+        [0, tid] => Some(Owner::Thread(tid)),
+        [1, pid] => Some(Owner::Process(pid)),
+        [_, group] => Some(Owner::Group(group)),
+    })
+}
+
+/// fcntl(2) `F_GETSIG`: 0 stands for `SIGIO`.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn signal(file: impl AsFd) -> Result<i32, Errno> {
+    const F_GETSIG: libc::c_int = 11;
+    // SAFETY: two plain numbers.
+    let returned = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), F_GETSIG) };
+    Errno::result(returned)
+}
+
+/// ioctl(2) `FIONREAD`: unread bytes.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn unread(file: impl AsFd) -> Result<u64, Errno> {
+    super::raw::unread(file.as_fd().as_raw_fd()).map(i64::cast_unsigned)
+}
+
+/// Extended attributes of what a path refers to, the path itself if it is a symbolic link; sorted
+/// by name. Empty where there are none or the filesystem has no such thing.
+#[must_use]
+pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let follow = path.starts_with("/proc/self/fd");
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return Vec::new();
+    };
+    let names = sized(|buffer, size| {
+        // SAFETY: `path` is a C string and the buffer is writable for its size.
+        unsafe {
+            if follow {
+                libc::listxattr(path.as_ptr(), buffer.cast(), size)
+            } else {
+                libc::llistxattr(path.as_ptr(), buffer.cast(), size)
+            }
+        }
+    });
+    let mut found: Vec<(Vec<u8>, Vec<u8>)> = names
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let c_name = CString::new(name).expect("split at NUL");
+            let value = sized(|buffer, size| {
+                // SAFETY: both are C strings and the buffer is writable for its size.
+                unsafe {
+                    if follow {
+                        libc::getxattr(path.as_ptr(), c_name.as_ptr(), buffer.cast(), size)
+                    } else {
+                        libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), buffer.cast(), size)
+                    }
+                }
+            });
+            (name.to_vec(), value)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Calls twice: for the size, then for the bytes. Empty on failure.
+fn sized(call: impl Fn(*mut u8, usize) -> isize) -> Vec<u8> {
+    let Ok(size) = usize::try_from(call(std::ptr::null_mut(), 0)) else {
+        return Vec::new();
+    };
+    let mut buffer = vec![0; size];
+    match usize::try_from(call(buffer.as_mut_ptr(), size)) {
+        Ok(size) => {
+            buffer.truncate(size);
+            buffer
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Numbers of the inotify and fanotify descriptors of a process, rising; of several that share one
+/// open file description only the first.
+///
+/// # Errors
+///
+/// If the descriptors of the process cannot be listed.
+pub fn groups(pid: Pid) -> std::io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let link = std::fs::read_link(entry.path())?;
+        let is_group = [
+            OsStr::new("anon_inode:inotify"),
+            OsStr::new("anon_inode:[fanotify]"),
+        ]
+        .contains(&link.as_os_str());
+        if is_group && let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    let mut distinct: Vec<i32> = Vec::new();
+    for number in numbers {
+        if !distinct
+            .iter()
+            .any(|&first| same_description((pid, first), (pid, number)))
+        {
+            distinct.push(number);
+        }
+    }
+    Ok(distinct)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_duplicate_shares_its_description_and_a_second_open_does_not() {
+        let me = nix::unistd::getpid();
+        let first = File::open("/dev/null").unwrap();
+        let duplicate = first.try_clone().unwrap();
+        let second = File::open("/dev/null").unwrap();
+        let fd = |file: &File| (me, file.as_raw_fd());
+        assert!(same_description(fd(&first), fd(&duplicate)));
+        assert!(!same_description(fd(&first), fd(&second)));
+        let pidfd = pidfd_open(me).unwrap();
+        let got = pidfd_getfd(&pidfd, first.as_raw_fd()).unwrap();
+        assert!(same_description(fd(&first), (me, got.as_raw_fd())));
+        assert_eq!(pidfd_getfd(&pidfd, 1 << 20).unwrap_err(), Errno::EBADF);
+    }
+
+    #[test]
+    fn a_fresh_file_has_no_owner_and_the_default_signal() {
+        let file = File::open("/dev/null").unwrap();
+        assert_eq!(owner(&file), Ok(None));
+        assert_eq!(signal(&file), Ok(0));
+    }
+}

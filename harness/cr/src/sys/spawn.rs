@@ -1,0 +1,123 @@
+//! New processes: fork(2) of a process with one thread, and a program started with nothing but
+//! what it is given.
+
+use std::ffi::CStr;
+use std::io;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// A program to start with nothing of its parent's: descriptors 0 to 2 on `/dev/null`, no other
+/// descriptor, no blocked signal, an empty environment, a session of its own.
+#[derive(Debug)]
+pub struct Program<'a> {
+    pub path: &'a CStr,
+    /// All arguments, the program's own name first.
+    pub args: &'a [&'a CStr],
+    /// Working directory.
+    pub dir: &'a CStr,
+    /// Pid in the current pid namespace; none lets the kernel choose. Needs the right to
+    /// checkpoint and restore in that namespace (clone3(2), `set_tid`).
+    pub pid: Option<Pid>,
+}
+
+/// Exit status of a child that could not become its program; as a shell has it.
+const EXIT_NOT_STARTED: i32 = 127;
+
+/// Starts a program. The caller has to be single-threaded and has to reap it.
+///
+/// # Errors
+///
+/// The errno of clone3(2): `EEXIST` when the pid is taken. A failure to execute shows as exit
+/// status 127 of the child.
+pub fn spawn(program: &Program) -> io::Result<Pid> {
+    let mut argv: Vec<*const libc::c_char> = program.args.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+    match fork_with_pid(program.pid)? {
+        Some(child) => Ok(child),
+        // SAFETY: the child has one thread, as its parent had; the strings outlive the call
+        // because a forked child keeps a copy of the parent's memory; it ends in _exit if
+        // execve returns.
+        None => unsafe {
+            libc::setsid();
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            for fd in 0..3 {
+                libc::dup2(null, fd);
+            }
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+            let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+            if libc::chdir(program.dir.as_ptr()) == 0 {
+                libc::execve(program.path.as_ptr(), argv.as_ptr(), environment.as_ptr());
+            }
+            libc::_exit(EXIT_NOT_STARTED)
+        },
+    }
+}
+
+/// fork(2): the child's pid in the parent, nothing in the child.
+///
+/// # Errors
+///
+/// The errno of the call, and `EINVAL` in a process with several threads: the child would hold
+/// whatever locks the other threads held.
+pub fn fork() -> io::Result<Option<Pid>> {
+    fork_with_pid(None)
+}
+
+/// [`fork`] into a chosen pid of the current pid namespace.
+///
+/// # Errors
+///
+/// As [`fork`], and `EEXIST` when the pid is taken.
+pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "fork of a process with several threads",
+        ));
+    }
+    let mut wanted = pid.map_or(0, Pid::as_raw);
+    // SAFETY: clone_args is plain old data for which zero is a valid value of every field.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = u64::try_from(libc::SIGCHLD).expect("a signal number");
+    if pid.is_some() {
+        args.set_tid = (&raw mut wanted) as u64;
+        args.set_tid_size = 1;
+    }
+    // SAFETY: no CLONE_VM, so the child runs on a copy of this memory like a fork(2) child; there
+    // is one thread, so no lock is held by anybody else. `args` and `wanted` outlive the call.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match Errno::result(returned)? {
+        0 => Ok(None),
+        child => Ok(Some(Pid::from_raw(i32::try_from(child).expect("a pid")))),
+    }
+}
+
+/// Waits for a blocked signal of `set` (sigtimedwait(2)): whether one came within `limit`.
+#[must_use]
+pub fn wait_signal(set: &nix::sys::signal::SigSet, limit: std::time::Duration) -> bool {
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    loop {
+        // SAFETY: both pointers are valid for the call; the information is not wanted.
+        let signal =
+            unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &raw const timeout) };
+        if signal > 0 {
+            return true;
+        }
+        if Errno::last() != Errno::EINTR {
+            return false;
+        }
+    }
+}
