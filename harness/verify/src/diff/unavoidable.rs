@@ -1,0 +1,227 @@
+//! What other watchers are bound to hear of a restore in a new process, as a budget: each file and
+//! ghost that was open at the cut allows so many events of such a kind, and no more.
+
+use fsnotify::inotify::Mask;
+use scenario::{Bystander, Bytes, Descriptor, DescriptorKind, Fact, Object};
+
+use crate::invariant::Unavoidable;
+
+/// Events that are allowed and were not heard yet.
+#[derive(Debug)]
+pub(super) struct Allowances(Vec<Allowance>);
+
+#[derive(Debug)]
+struct Allowance {
+    rule: Unavoidable,
+    watched: Watched,
+    /// Any one of these.
+    bits: u32,
+    left: u32,
+}
+
+/// Who hears it, and with what name.
+#[derive(Debug)]
+enum Watched {
+    /// A watch on this object, without a name.
+    Itself(Object),
+    /// A watch on the directory at this path, with this name.
+    Parent(Vec<u8>, Vec<u8>),
+    /// Any watch: the object has names that are not known here.
+    Any,
+    Filesystem,
+}
+
+const ATTRIB: u32 = 0x4;
+const MODIFY: u32 = 0x2;
+const CLOSE_WRITE: u32 = 0x8;
+const CLOSE_NOWRITE: u32 = 0x10;
+const OPEN: u32 = 0x20;
+const MOVED_FROM: u32 = 0x40;
+const MOVED_TO: u32 = 0x80;
+const CREATE: u32 = 0x100;
+const DELETE: u32 = 0x200;
+const DELETE_SELF: u32 = 0x400;
+const MOVE_SELF: u32 = 0x800;
+const ISDIR: u32 = 0x4000_0000;
+
+const O_ACCMODE: u32 = 0o3;
+const O_PATH: u32 = 0o10_000_000;
+
+impl Allowances {
+    /// The allowances of a cut, from the survey at it.
+    pub(super) fn of(survey: &[Fact]) -> Self {
+        let mut allowances = Self(Vec::new());
+        for fact in survey {
+            if let Fact::Descriptor(descriptor) = fact {
+                allowances.add(descriptor);
+            }
+        }
+        allowances
+    }
+
+    /// Takes an event off the budget; the rule that allows it, none if no rule does.
+    pub(super) fn take(&mut self, heard: &Bystander) -> Option<Unavoidable> {
+        let Mask(mask) = heard.mask;
+        let single = |bit: &u32| mask & !ISDIR & bit != 0;
+        let bits: Vec<u32> = (0..32).map(|shift| 1 << shift).filter(single).collect();
+        let mut found: Vec<usize> = Vec::new();
+        for bit in bits {
+            let fits = |(index, it): &(usize, &Allowance)| {
+                let n_taken = found.iter().filter(|taken| *taken == index).count();
+                it.bits & bit != 0
+                    && usize::try_from(it.left).is_ok_and(|left| left > n_taken)
+                    && it.watched.hears(heard)
+            };
+            found.push(self.0.iter().enumerate().find(fits)?.0);
+        }
+        for index in &found {
+            self.0[*index].left -= 1;
+        }
+        found.first().map(|index| self.0[*index].rule)
+    }
+
+    fn add(&mut self, descriptor: &Descriptor) {
+        let is_file = match descriptor.kind {
+            DescriptorKind::Regular
+            | DescriptorKind::Directory
+            | DescriptorKind::Fifo
+            | DescriptorKind::Socket
+            | DescriptorKind::Symlink
+            | DescriptorKind::Device => true,
+            DescriptorKind::Inotify
+            | DescriptorKind::Fanotify
+            | DescriptorKind::Epoll
+            | DescriptorKind::Other => false,
+        };
+        if !is_file || descriptor.shared_with.is_some() {
+            return;
+        }
+        if descriptor.flags & O_PATH == 0 {
+            self.add_reopening(descriptor);
+        }
+        if let Object::Ghost(path) = &descriptor.object {
+            self.add_ghost(descriptor, path);
+        }
+    }
+
+    fn add_reopening(&mut self, descriptor: &Descriptor) {
+        let writes = matches!(descriptor.flags & O_ACCMODE, 1 | 2);
+        let close = if writes { CLOSE_WRITE } else { CLOSE_NOWRITE };
+        for (rule, bits) in [(Unavoidable::Close, close), (Unavoidable::Open, OPEN)] {
+            self.push(rule, bits, 1, Watched::Filesystem);
+            self.push(rule, bits, 1, self_watch(descriptor));
+            if let Object::Path(path) | Object::Ghost(path) = &descriptor.object {
+                self.push(rule, bits, 1, Watched::in_parent(path));
+            }
+        }
+    }
+
+    fn add_ghost(&mut self, descriptor: &Descriptor, path: &Bytes) {
+        let itself = || Watched::Itself(descriptor.object.clone());
+        self.push(
+            Unavoidable::GhostName,
+            MOVED_TO | CREATE,
+            1,
+            Watched::in_parent(path),
+        );
+        self.push(Unavoidable::GhostName, DELETE, 1, Watched::in_parent(path));
+        self.push(
+            Unavoidable::GhostName,
+            MOVED_TO | CREATE,
+            1,
+            Watched::Filesystem,
+        );
+        self.push(Unavoidable::GhostName, DELETE, 1, Watched::Filesystem);
+        for bits in [
+            CREATE,
+            OPEN,
+            MODIFY,
+            ATTRIB,
+            CLOSE_WRITE,
+            CLOSE_NOWRITE,
+            MOVED_FROM,
+            DELETE,
+            CREATE,
+            DELETE,
+        ] {
+            self.push(Unavoidable::GhostStage, bits, 1, Watched::Filesystem);
+        }
+        let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
+        // An unlinked directory keeps a link of its own: nobody else names it.
+        if n_links > 0 && descriptor.kind != DescriptorKind::Directory {
+            self.push(Unavoidable::GhostName, MOVE_SELF, 1, self_watch(descriptor));
+            self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Any);
+            self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Filesystem);
+        } else {
+            for bits in [ATTRIB, DELETE_SELF, Mask::IGNORED.0] {
+                self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
+            }
+        }
+        let parent = parent(&path.0);
+        for object in [
+            Object::Path(Bytes::from(parent)),
+            Object::Ghost(Bytes::from(parent)),
+        ] {
+            self.push(Unavoidable::GhostParent, ATTRIB, 1, Watched::Itself(object));
+        }
+        self.push(
+            Unavoidable::GhostParent,
+            ATTRIB,
+            1,
+            Watched::in_parent(&Bytes::from(parent)),
+        );
+        self.push(Unavoidable::GhostParent, ATTRIB, 1, Watched::Filesystem);
+    }
+
+    fn push(&mut self, rule: Unavoidable, bits: u32, left: u32, watched: Watched) {
+        self.0.push(Allowance {
+            rule,
+            watched,
+            bits,
+            left,
+        });
+    }
+}
+
+/// Who watches the file that a descriptor refers to. A file with several names may be watched by
+/// another one of them.
+fn self_watch(descriptor: &Descriptor) -> Watched {
+    let n_links = descriptor.stat.as_ref().map_or(1, |stat| stat.nlink);
+    if n_links > 1 && descriptor.kind != DescriptorKind::Directory {
+        Watched::Any
+    } else {
+        Watched::Itself(descriptor.object.clone())
+    }
+}
+
+impl Watched {
+    fn in_parent(path: &Bytes) -> Self {
+        let name = path
+            .0
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
+        Self::Parent(parent(&path.0).to_vec(), name.to_vec())
+    }
+
+    fn hears(&self, heard: &Bystander) -> bool {
+        match (self, &heard.watched) {
+            (Self::Filesystem, None) | (Self::Any, Some(_)) => true,
+            (Self::Itself(object), Some(watched)) => object == watched && heard.name.0.is_empty(),
+            (Self::Parent(directory, name), Some(Object::Path(path) | Object::Ghost(path))) => {
+                let root = |path: &[u8]| matches!(path, b"" | b"." | b"/");
+                let same = path.0 == *directory || root(&path.0) && root(directory);
+                same && heard.name.0 == *name
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The directory of a path; empty for the root of the world.
+fn parent(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => &path[..slash],
+        None => b"",
+    }
+}
