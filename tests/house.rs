@@ -168,6 +168,40 @@ fn every_scenario_says_what_must_hold() {
 }
 
 #[test]
+fn every_scenario_is_canonical() {
+    let mut wrong = Vec::new();
+    let paths = files_below("scenarios", "scn");
+    for path in &paths {
+        let text = fs::read_to_string(path).expect("a scenario is readable");
+        let name = path.strip_prefix(root()).expect("below root").display();
+        match scenario::parse_and_check(&text) {
+            Err(problems) => {
+                for problem in problems {
+                    let (line, column) = problem.line_and_column(&text);
+                    wrong.push(format!("{name}:{line}:{column}: {}", problem.kind));
+                }
+            }
+            Ok(parsed) => {
+                let canonical = scenario::print(&parsed.scenario);
+                let differs = text.lines().zip(canonical.lines());
+                let differs = differs
+                    .zip(1..)
+                    .find(|((found, wanted), _)| found != wanted);
+                if let Some(((_, wanted), line)) = differs {
+                    wrong.push(format!("{name}:{line}: is not canonical: `{wanted}`"));
+                } else if text != canonical {
+                    wrong.push(format!(
+                        "{name}: ends in another way than the canonical text"
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(paths.len() > 100, "found only {} scenarios", paths.len());
+}
+
+#[test]
 fn scenarios_have_names_that_differ() {
     let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
     for path in files_below("scenarios", "scn") {

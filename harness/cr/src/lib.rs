@@ -1,3 +1,4 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
 
+pub mod silent;
 pub mod sys;

@@ -127,6 +127,19 @@ impl FlagSet {
         FlagText { set: self, value }
     }
 
+    /// The bits that hold a number, if the set has such a field; 0 if not.
+    pub(crate) fn field_mask(self) -> u64 {
+        self.table().field.map_or(0, |(mask, _)| mask)
+    }
+
+    /// The largest value that the kernel's argument can hold.
+    pub(crate) const fn max(self) -> u64 {
+        match self {
+            Self::FanotifyMask | Self::Mount => u64::MAX,
+            _ => u32::MAX as u64,
+        }
+    }
+
     const fn table(self) -> Table {
         let flags = match self {
             Self::Open => {

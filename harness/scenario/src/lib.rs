@@ -7,15 +7,27 @@
 
 mod bytes;
 pub mod call;
+mod check;
 pub mod errno;
 mod flags;
+pub mod limits;
 pub mod log;
+mod parse;
+mod print;
+mod problem;
+mod requirement;
 mod step;
+mod suggest;
 mod transcript;
 
 pub use bytes::Bytes;
 pub use call::{ArgKind, Call, ResultKind, Signature};
+pub use check::check;
 pub use flags::{FlagSet, FlagText};
+pub use parse::{Parsed, StepPlace, parse, parse_and_check};
+pub use print::print;
+pub use problem::{Problem, ProblemKind};
+pub use requirement::Need;
 pub use step::{
     Arg, Expect, Known, Name, Note, Phase, Reference, Requirement, Scenario, Step, Time,
 };

@@ -1,0 +1,299 @@
+//! fanotify calls on owned and borrowed descriptors.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+/// The subject's answer to a permission event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// `FAN_ALLOW`.
+    Allow,
+    /// `FAN_DENY`.
+    Deny,
+    /// `FAN_ALLOW|FAN_AUDIT`: refused by a group without `FAN_ENABLE_AUDIT`.
+    AllowAudited,
+}
+
+/// What a mark is put on.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// What the path leads to; a last symbolic link is followed unless the flags forbid it.
+    Path(&'a CStr),
+    /// What the descriptor refers to: the only way to a mount namespace. A descriptor opened with
+    /// `O_PATH` is refused by the kernel (`EBADF`); give the path `/proc/self/fd/N` instead.
+    Descriptor(BorrowedFd<'a>),
+}
+
+/// fanotify_init(2).
+///
+/// # Errors
+///
+/// The errno of the call: `EPERM` for what an unprivileged user may not ask for, `EINVAL` for a
+/// flag that this kernel does not know.
+pub fn fanotify_init(flags: u32, event_flags: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: two plain numbers.
+    let fd = unsafe { libc::fanotify_init(flags, event_flags) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// fanotify_mark(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn fanotify_mark(
+    group: impl AsFd,
+    flags: u32,
+    mask: u64,
+    target: Target<'_>,
+) -> Result<(), Errno> {
+    let (dir, path) = match target {
+        Target::Path(path) => (libc::AT_FDCWD, path.as_ptr()),
+        Target::Descriptor(fd) => (fd.as_raw_fd(), std::ptr::null()),
+    };
+    // SAFETY: `path` is null or a C string that outlives the call; the rest are plain numbers.
+    let returned =
+        unsafe { libc::fanotify_mark(group.as_fd().as_raw_fd(), flags, mask, dir, path) };
+    Errno::result(returned).map(drop)
+}
+
+/// write(2) of a `struct fanotify_response`: answers the permission event whose descriptor had
+/// the number `event_fd` in the process that read it.
+///
+/// # Errors
+///
+/// The errno of the call: `EINVAL` for an answer that the group does not take, `ENOENT` when no
+/// event with this number waits.
+pub fn respond(group: impl AsFd, event_fd: i32, response: Response) -> Result<(), Errno> {
+    let word: u32 = match response {
+        Response::Allow => libc::FAN_ALLOW,
+        Response::Deny => libc::FAN_DENY,
+        Response::AllowAudited => libc::FAN_ALLOW | libc::FAN_AUDIT,
+    };
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&event_fd.to_ne_bytes());
+    bytes[4..].copy_from_slice(&word.to_ne_bytes());
+    nix::unistd::write(group, &bytes).map(drop)
+}
+
+/// An event of a group that reports descriptors.
+#[derive(Debug)]
+pub struct Received {
+    pub mask: u64,
+    /// In our pid namespace; 0 where the process is in none that we see.
+    pub pid: i32,
+    /// What the kernel opened for us; none in an overflow event.
+    pub fd: Option<OwnedFd>,
+}
+
+/// read(2) of one event, from a group without `FAN_REPORT_*`: there an event is as long as its
+/// metadata. Each event has a descriptor that has to go somewhere, hence one at a time.
+///
+/// # Errors
+///
+/// The errno of the call: `EAGAIN` when there is none, `EINVAL` if records come with the event,
+/// and whatever kept the kernel from opening the file, in which case the event is gone.
+pub fn read_event(group: impl AsFd) -> Result<Received, Errno> {
+    let mut buffer = [0; size_of::<libc::fanotify_event_metadata>()];
+    let n_read = nix::unistd::read(group, &mut buffer)?;
+    if n_read != buffer.len() {
+        return Err(Errno::EIO);
+    }
+    let field = |at: usize| i32::from_ne_bytes(buffer[at..at + 4].try_into().expect("4 bytes"));
+    let fd = field(16);
+    Ok(Received {
+        mask: u64::from_ne_bytes(buffer[8..16].try_into().expect("8 bytes")),
+        pid: field(20),
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        fd: (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }),
+    })
+}
+
+/// A process that opens one path for reading, closes it and ends: who makes an event that is not
+/// ours. Dropping it kills and reaps it, even while a permission event blocks it.
+#[derive(Debug)]
+pub struct Opener {
+    pid: i32,
+    /// Readable once the process has ended.
+    pidfd: OwnedFd,
+    /// The pid may be another's by now.
+    reaped: bool,
+}
+
+/// Starts an [`Opener`]. Works in a process with several threads too.
+///
+/// # Errors
+///
+/// The errno of clone3(2).
+pub fn open_elsewhere(path: &CStr, flags: i32) -> Result<Opener, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
+    // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::try_from(libc::CLONE_PIDFD).expect("a positive flag");
+    args.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: without CLONE_VM the child runs on a copy of this memory; `args` and `pidfd`
+    // outlive the call.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    if Errno::result(returned)? == 0 {
+        // SAFETY: only system calls, no lock and no allocation, so it does not matter what the
+        // other threads of the parent held; `path` is part of the copied memory.
+        unsafe {
+            libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0);
+            libc::syscall(libc::SYS_exit_group, libc::c_int::from(fd < 0));
+            libc::abort()
+        }
+    }
+    Ok(Opener {
+        pid: i32::try_from(returned).expect("a pid"),
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        reaped: false,
+    })
+}
+
+impl Opener {
+    /// Its pid in our pid namespace, as events name it.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) {
+        wait(self.pid);
+        self.reaped = true;
+    }
+}
+
+impl AsFd for Opener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        let pidfd = self.pidfd.as_raw_fd();
+        // SAFETY: plain numbers and a null pointer, which stands for no information.
+        unsafe {
+            let none = std::ptr::null::<libc::siginfo_t>();
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, none, 0);
+        }
+        wait(self.pid);
+    }
+}
+
+fn wait(pid: i32) {
+    loop {
+        // SAFETY: plain numbers; the null pointer says that the status is not wanted.
+        let returned = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+        if returned >= 0 || Errno::last() != Errno::EINTR {
+            return;
+        }
+    }
+}
+
+/// Runs `action` without `CAP_SYS_ADMIN` in the effective set of the calling thread: the kernel
+/// then sees an unprivileged caller.
+///
+/// # Errors
+///
+/// The errno of capset(2) that would have dropped or given back the capability.
+pub fn without_sys_admin<T>(action: impl FnOnce() -> T) -> Result<T, Errno> {
+    const SYS_ADMIN: u32 = 21;
+    let mut header = CapHeader {
+        version: CAP_VERSION_3,
+        pid: 0,
+    };
+    let mut sets = [CapSets::default(); 2];
+    // SAFETY: both pointers are to structures of the layout that version 3 says, and outlive the
+    // call.
+    let returned = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    Errno::result(returned)?;
+    let before = sets;
+    sets[0].effective &= !(1 << SYS_ADMIN);
+    capset(&mut header, &sets)?;
+    let result = action();
+    capset(&mut header, &before)?;
+    Ok(result)
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct CapSets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn capset(header: &mut CapHeader, sets: &[CapSets; 2]) -> Result<(), Errno> {
+    // SAFETY: as in `without_sys_admin`.
+    let returned = unsafe { libc::syscall(libc::SYS_capset, &raw mut *header, sets.as_ptr()) };
+    Errno::result(returned).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any user may make such a group.
+    fn group() -> OwnedFd {
+        fanotify_init(libc::FAN_REPORT_FID | libc::FAN_NONBLOCK, 0).unwrap()
+    }
+
+    #[test]
+    fn a_mark_hears_an_opener() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+        let group = group();
+        let target = Target::Path(&path);
+        fanotify_mark(&group, libc::FAN_MARK_ADD, libc::FAN_OPEN, target).unwrap();
+        let unread = || super::super::inspect::unread(&group).unwrap();
+        assert_eq!(unread(), 0);
+        open_elsewhere(&path, libc::O_RDONLY).unwrap().finish();
+        assert_eq!(unread(), 24);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_enoent() {
+        assert_eq!(
+            respond(group(), i32::MAX, Response::Allow),
+            Err(Errno::ENOENT)
+        );
+        assert_eq!(
+            respond(group(), i32::MAX, Response::AllowAudited),
+            Err(Errno::EINVAL)
+        );
+    }
+
+    #[test]
+    fn without_sys_admin_only_an_unprivileged_group_is_made() {
+        let init = || fanotify_init(libc::FAN_CLASS_NOTIF, 0).map(drop);
+        let before = init();
+        assert_eq!(without_sys_admin(init), Ok(Err(Errno::EPERM)));
+        assert_eq!(init(), before);
+    }
+}
