@@ -2,10 +2,20 @@
 //! `/proc/PID/fdinfo/FD` and the event records that `read(2)` on a group returns.
 //!
 //! Everything here is a function from bytes to values. There is no file, process, clock or thread.
+//! Every decoder takes hostile input: it never panics, its memory is bounded by the input, and what
+//! it does not know it keeps as a typed unknown or refuses by name.
 
 #![forbid(unsafe_code)]
 
+mod bits;
+pub mod event;
+pub mod fanotify;
+pub mod fdinfo;
+pub mod handle;
 pub mod inotify;
 mod number;
+mod open;
 
-pub use number::{Cookie, Ino, Sdev, Wd};
+pub use bits::ParseFlagsError;
+pub use number::{Cookie, Ino, MntId, NsIno, Sdev, Wd};
+pub use open::OpenFlags;

@@ -63,3 +63,14 @@ impl Sdev {
         self.0 & 0xf_ffff
     }
 }
+
+/// Mount id of a fanotify mark: 1 to `i32::MAX`, as `/proc/PID/mountinfo` numbers mounts. The
+/// kernel gives a number out again when its mount is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MntId(pub u32);
+
+/// Inode number of a namespace, as `/proc/PID/ns/mnt` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct NsIno(pub u32);

@@ -1,0 +1,413 @@
+//! The lines of a text, one after another.
+
+use std::iter::FusedIterator;
+
+use super::cursor::Cursor;
+use super::error::{ErrorKind, Excerpt, Fault, ParseError};
+use super::head::{self, HeadKey, Seen};
+use super::mark::Form;
+use super::{Kind, Level, Line, Lock, MAX_LINE, Options, Tolerance, explain, lock, mark};
+
+/// Iterator over the typed lines of a whole text. Allocates nothing; ends after the first error.
+#[derive(Clone, Debug)]
+pub struct Lines<'a> {
+    rest: &'a [u8],
+    reader: Reader,
+    ended: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of `text` with default limits.
+    #[must_use]
+    pub const fn new(text: &'a [u8], level: Level) -> Self {
+        Self::with(text, Options::new(level))
+    }
+
+    /// The lines of `text`.
+    #[must_use]
+    pub const fn with(text: &'a [u8], options: Options) -> Self {
+        Self {
+            rest: text,
+            reader: Reader::new(options),
+            ended: false,
+        }
+    }
+
+    /// Number of the line that was last yielded, from 1.
+    #[must_use]
+    pub const fn line_number(&self) -> usize {
+        self.reader.line_number()
+    }
+
+    /// What was tolerated in the line that was last yielded.
+    #[must_use]
+    pub const fn tolerance(&self) -> Option<Tolerance> {
+        self.reader.tolerance
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<Line<'a>, ParseError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        if self.rest.is_empty() {
+            self.ended = true;
+            return self.reader.finish().err().map(Err);
+        }
+        let step = self.reader.step(self.rest);
+        match step {
+            Ok((line, length)) => {
+                self.rest = &self.rest[length..];
+                Some(Ok(line))
+            }
+            Err(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl FusedIterator for Lines<'_> {}
+
+/// What has been read so far: all that a line depends on beside its own text.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    options: Options,
+    seen: Seen,
+    in_body: bool,
+    has_locks: bool,
+    has_group: bool,
+    body: Option<Kind>,
+    n_marks: usize,
+    n_bytes: usize,
+    /// Line feeds passed.
+    n_lines: usize,
+    /// Whether the last step ended its line.
+    at_line_start: bool,
+    /// Bytes of this line that earlier steps took: more than zero behind a hidden lock.
+    taken: usize,
+    pub(super) tolerance: Option<Tolerance>,
+}
+
+impl Reader {
+    pub(super) const fn new(options: Options) -> Self {
+        Self {
+            options,
+            seen: Seen::new(),
+            in_body: false,
+            has_locks: false,
+            has_group: false,
+            body: None,
+            n_marks: 0,
+            n_bytes: 0,
+            n_lines: 0,
+            at_line_start: true,
+            taken: 0,
+            tolerance: None,
+        }
+    }
+
+    const fn line_number(&self) -> usize {
+        if self.at_line_start {
+            self.n_lines
+        } else {
+            self.n_lines + 1
+        }
+    }
+
+    /// Reads the line at the start of `rest`, which is not empty; gives it and its length.
+    #[inline]
+    pub(super) fn step<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
+        self.tolerance = None;
+        let (line, length) = match self.line(rest) {
+            Ok(read) => read,
+            Err(refusal) => return Err(self.refuse(rest, refusal)),
+        };
+        self.n_bytes += length;
+        if self.n_bytes > self.options.max_text {
+            return Err(self.refuse(rest, Fault::new(ErrorKind::TooLarge, 0, "").into()));
+        }
+        if matches!(line, Line::Lock(Lock::Hidden)) {
+            self.at_line_start = false;
+            self.taken += length;
+        } else {
+            self.at_line_start = true;
+            self.taken = 0;
+            self.n_lines += 1;
+        }
+        Ok((line, length))
+    }
+
+    /// Refuses a text that ends here and lacks something.
+    pub(super) fn finish(&self) -> Result<(), ParseError> {
+        let missing = match (self.options.kind, self.has_group) {
+            (Some(Kind::Fanotify), false) => Err(Fault::new(ErrorKind::GroupMissing, 0, "flags")),
+            (Some(Kind::Fanotify), true) | (Some(Kind::Inotify) | None, _) => Ok(()),
+        };
+        let complete = self.seen.complete().and(missing);
+        complete.map_err(|fault| self.locate(fault, Excerpt::new(b"")))
+    }
+
+    #[inline]
+    fn line<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), Refusal> {
+        const WD: &[u8] = b"inotify wd:";
+        if rest.starts_with(WD) {
+            self.enter_body(Kind::Inotify)?;
+            let watch = mark::watch(Cursor::new(rest, WD.len()), self.options.level);
+            let (watch, length) = self.accept(watch, &mark::WATCH)?;
+            return Ok((Line::Watch(watch), length));
+        }
+        if let Some(mark) = self.known_fanotify(rest)? {
+            return Ok(mark);
+        }
+        self.other_line(rest)
+    }
+
+    #[inline]
+    fn known_fanotify<'a>(&mut self, rest: &'a [u8]) -> Result<Option<(Line<'a>, usize)>, Refusal> {
+        let mut cursor = Cursor::new(rest, 0);
+        if !cursor.take(b"fanotify ") {
+            return Ok(None);
+        }
+        let level = self.options.level;
+        let (parsed, form) = if cursor.take(b"ino:") {
+            self.enter_marks()?;
+            (mark::inode(cursor, level), &mark::INODE)
+        } else if cursor.take(b"sdev:") {
+            self.enter_marks()?;
+            (mark::filesystem(cursor, level), &mark::FILESYSTEM)
+        } else if cursor.take(b"mnt_id:") {
+            self.enter_marks()?;
+            (mark::mount(cursor, level), &mark::MOUNT)
+        } else if cursor.take(b"mnt_ns:") {
+            self.enter_marks()?;
+            (mark::mount_namespace(cursor, level), &mark::MOUNT_NAMESPACE)
+        } else if cursor.take(b"flags:") {
+            return self.group(cursor).map(Some);
+        } else {
+            return Ok(None);
+        };
+        let (mark, length) = self.accept(parsed, form)?;
+        Ok(Some((Line::Mark(mark), length)))
+    }
+
+    fn group<'a>(&mut self, cursor: Cursor<'a>) -> Result<(Line<'a>, usize), Refusal> {
+        if self.has_group {
+            return Err(Fault::new(ErrorKind::GroupDuplicate, 0, "flags").into());
+        }
+        self.enter_body(Kind::Fanotify)?;
+        self.has_group = true;
+        let parsed = mark::group(cursor, self.options.level);
+        let ((flags, event_flags), length) = self.accept(parsed, &mark::GROUP)?;
+        Ok((Line::Group { flags, event_flags }, length))
+    }
+
+    #[inline]
+    fn accept<T>(
+        &mut self,
+        parsed: Result<mark::Parsed<T>, Fault>,
+        form: &'static Form,
+    ) -> Result<(T, usize), Refusal> {
+        let form = Some(form);
+        let (value, length, tolerance) = parsed.map_err(|fault| Refusal { fault, form })?;
+        self.tolerance = tolerance;
+        Ok((value, length))
+    }
+
+    #[inline]
+    fn enter_marks(&mut self) -> Result<(), Fault> {
+        self.enter_body(Kind::Fanotify)?;
+        if self.has_group {
+            Ok(())
+        } else {
+            Err(Fault::new(ErrorKind::GroupMissing, 0, "flags"))
+        }
+    }
+
+    /// Notes a line of the body that belongs to this kind.
+    #[inline]
+    fn enter_body(&mut self, kind: Kind) -> Result<(), Fault> {
+        if self.body != Some(kind) {
+            if self.options.kind.is_some_and(|stated| stated != kind) {
+                return Err(Fault::new(ErrorKind::KindMismatch, 0, ""));
+            }
+            if self.body.is_some() {
+                return Err(Fault::new(ErrorKind::MixedKinds, 0, ""));
+            }
+            self.body = Some(kind);
+        }
+        self.enter_some_body()
+    }
+
+    #[inline]
+    fn enter_some_body(&mut self) -> Result<(), Fault> {
+        if !self.in_body {
+            self.seen.complete()?;
+            self.in_body = true;
+        }
+        self.n_marks += 1;
+        // The line of a fanotify group is counted too, and leaves room for as many marks.
+        if self.n_marks > self.options.max_marks + usize::from(self.has_group) {
+            return Err(Fault::new(ErrorKind::TooMany, 0, ""));
+        }
+        Ok(())
+    }
+
+    /// A line of the head, a lock, or something unknown.
+    #[inline(never)]
+    fn other_line<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), Refusal> {
+        if self.options.glued_locks && is_hidden_lock(rest) {
+            self.enter_locks()?;
+            return Ok((Line::Lock(Lock::Hidden), lock::PREFIX.len()));
+        }
+        let length = line_length(rest).ok_or(Fault::new(ErrorKind::Truncated, 0, ""))?;
+        let line = &rest[..length];
+        if let Some(key) = HeadKey::of(line) {
+            if self.in_body || self.has_locks {
+                return Err(self.seen.refuse(key).into());
+            }
+            self.seen.note(key)?;
+            return Ok(head::value(key, line)?);
+        }
+        if line.starts_with(b"lock:") {
+            self.enter_locks()?;
+            if !line.starts_with(lock::PREFIX) {
+                return Err(Fault::new(ErrorKind::BadSeparator, 5, "lock").into());
+            }
+            let (lock, length) = lock::parse(line)?;
+            return Ok((Line::Lock(lock), length));
+        }
+        let line = self.unknown(&line[..length - 1])?;
+        Ok((line, length))
+    }
+
+    fn enter_locks(&mut self) -> Result<(), Fault> {
+        if self.in_body {
+            return Err(Fault::new(ErrorKind::HeadOrder, 0, "lock"));
+        }
+        self.has_locks = true;
+        self.seen.complete()
+    }
+
+    fn unknown<'a>(&mut self, line: &'a [u8]) -> Result<Line<'a>, Refusal> {
+        let (line, unknown) = self.classify(line)?;
+        match self.options.level {
+            Level::Strict => Err(Fault::new(unknown, 0, "").into()),
+            Level::Lenient => Ok(line),
+        }
+    }
+
+    /// What kind of unknown this is, and what to call it if it is refused.
+    fn classify<'a>(&mut self, line: &'a [u8]) -> Result<(Line<'a>, ErrorKind), Refusal> {
+        let fault = |kind, at| Err(Refusal::from(Fault::new(kind, at, "")));
+        if let Some(at) = line.iter().position(|byte| is_bad(*byte)) {
+            return fault(ErrorKind::BadByte, at);
+        }
+        if matches!(line.first(), None | Some(b' ' | b'\t')) {
+            return fault(ErrorKind::BadSeparator, 0);
+        }
+        let text = std::str::from_utf8(line).expect("ASCII");
+        if is_head_like(line) {
+            if self.in_body {
+                return fault(ErrorKind::UnknownHead, 0);
+            }
+            return Ok((Line::UnknownHead(text), ErrorKind::UnknownHead));
+        }
+        for (word, kind) in [
+            (&b"inotify"[..], Kind::Inotify),
+            (b"fanotify", Kind::Fanotify),
+        ] {
+            match line.strip_prefix(word) {
+                Some([b'\t', ..] | [b' ', b' ' | b'\t', ..]) => {
+                    return fault(ErrorKind::BadSeparator, word.len());
+                }
+                Some([] | [b' ']) => return fault(ErrorKind::FieldMissing, word.len()),
+                Some([b' ', ..]) => {
+                    match kind {
+                        Kind::Inotify => self.enter_body(kind)?,
+                        Kind::Fanotify => self.enter_marks()?,
+                    }
+                    return Ok((Line::UnknownMark(text), ErrorKind::UnknownMarkKind));
+                }
+                Some(_) | None => {}
+            }
+        }
+        self.enter_some_body()?;
+        Ok((Line::Unknown(text), ErrorKind::UnknownLine))
+    }
+
+    /// Turns a refusal into an error: of all that is wrong with the line, what comes first is a
+    /// byte that no line has, then a line that does not end, then what was found.
+    #[cold]
+    fn refuse(&self, rest: &[u8], refusal: Refusal) -> ParseError {
+        let window = &rest[..rest.len().min(MAX_LINE)];
+        let end = window.iter().position(|byte| *byte == b'\n');
+        let line = &window[..end.unwrap_or(window.len())];
+        let Refusal { fault, form } = refusal;
+        let fault = if let Some(at) = line.iter().position(|byte| is_bad(*byte)) {
+            Fault::new(ErrorKind::BadByte, at, "")
+        } else if end.is_some() {
+            form.map_or(fault, |form| explain::explain(line, fault, form))
+        } else if window.len() == MAX_LINE {
+            Fault::new(ErrorKind::TooLong, 0, "")
+        } else {
+            Fault::new(ErrorKind::Truncated, window.len(), "")
+        };
+        self.locate(fault, explain::excerpt(line, fault.at))
+    }
+
+    fn locate(&self, fault: Fault, text: Excerpt) -> ParseError {
+        ParseError {
+            kind: fault.kind,
+            line: self.n_lines + 1,
+            column: self.taken + fault.at + 1,
+            field: fault.field,
+            text,
+        }
+    }
+}
+
+/// A fault, and the form of the line that it was found in.
+struct Refusal {
+    fault: Fault,
+    form: Option<&'static Form>,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self { fault, form: None }
+    }
+}
+
+/// Length of the first line, its line feed included, if it ends within the limit.
+fn line_length(rest: &[u8]) -> Option<usize> {
+    let window = &rest[..rest.len().min(MAX_LINE)];
+    window
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map(|at| at + 1)
+}
+
+/// Whether this `lock:` has no content: another line or the end follows the tab.
+fn is_hidden_lock(rest: &[u8]) -> bool {
+    let follows: [&[u8]; 3] = [b"inotify ", b"fanotify ", b"lock:"];
+    rest.strip_prefix(lock::PREFIX)
+        .is_some_and(|rest| rest.is_empty() || follows.iter().any(|word| rest.starts_with(word)))
+}
+
+/// `key:<TAB>`, with a key of letters, digits, `_` and `-`.
+fn is_head_like(line: &[u8]) -> bool {
+    let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let key = line.iter().take_while(|byte| is_key(byte)).count();
+    key > 0 && line[key..].starts_with(b":\t")
+}
+
+/// Whether no line has this byte: kernels print ASCII, and of control characters the tab only.
+const fn is_bad(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte > b'~'
+}

@@ -1,0 +1,240 @@
+//! Lines of watches, groups and marks.
+
+use crate::fanotify::{EventFlags, InitFlags, MarkFlags, Mask as FanotifyMask};
+use crate::handle::{FileHandle, MAX_HANDLE_BYTES};
+use crate::inotify::Mask as InotifyMask;
+use crate::{Ino, MntId, NsIno, Sdev, Wd};
+
+use super::cursor::Cursor;
+use super::error::{ErrorKind, Fault};
+use super::{Level, Mark, MarkTarget, Tolerance, Watch};
+
+type Step<T> = Result<T, Fault>;
+
+/// The fields of one kind of line, in order: what [`super::explain`] compares a faulty line with.
+pub(super) struct Form {
+    pub(super) fields: &'static [&'static str],
+    /// Whether a file handle may follow the last field.
+    pub(super) handle: bool,
+}
+
+pub(super) static WATCH: Form = Form {
+    fields: &["wd", "ino", "sdev", "mask", "ignored_mask"],
+    handle: true,
+};
+pub(super) static GROUP: Form = Form {
+    fields: &["flags", "event-flags"],
+    handle: false,
+};
+pub(super) static INODE: Form = Form {
+    fields: &["ino", "sdev", "mflags", "mask", "ignored_mask"],
+    handle: true,
+};
+pub(super) static MOUNT: Form = Form {
+    fields: &["mnt_id", "mflags", "mask", "ignored_mask"],
+    handle: false,
+};
+pub(super) static FILESYSTEM: Form = Form {
+    fields: &["sdev", "mflags", "mask", "ignored_mask"],
+    handle: false,
+};
+pub(super) static MOUNT_NAMESPACE: Form = Form {
+    fields: &["mnt_ns", "mflags", "mask", "ignored_mask"],
+    handle: false,
+};
+
+/// The fields of a handle, in order.
+pub(super) const HANDLE: [&str; 3] = ["fhandle-bytes", "fhandle-type", "f_handle"];
+
+/// What a line was read as, where the next one begins, and what was tolerated.
+pub(super) type Parsed<T> = (T, usize, Option<Tolerance>);
+
+/// `inotify wd:`; the cursor is behind the colon.
+pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Watch>> {
+    let start = cursor.at();
+    let wd = cursor.hex32("wd")?;
+    let wd = i32::try_from(wd).ok().and_then(Wd::new);
+    let wd = wd.ok_or(Fault::new(ErrorKind::WdRange, start, "wd"))?;
+    cursor.key(b" ino:", "ino")?;
+    let ino = Ino(cursor.hex64("ino")?);
+    cursor.key(b" sdev:", "sdev")?;
+    let sdev = Sdev(cursor.hex32("sdev")?);
+    cursor.key(b" mask:", "mask")?;
+    let mask = InotifyMask(cursor.hex32("mask")?);
+    cursor.key(b" ignored_mask:", "ignored_mask")?;
+    let start = cursor.at();
+    let ignored_mask = InotifyMask(cursor.hex32("ignored_mask")?);
+    if ignored_mask.0 != 0 && level == Level::Strict {
+        return Err(Fault::new(ErrorKind::IgnoredMask, start, "ignored_mask"));
+    }
+    let (handle, end, tolerance) = inode_end(cursor, level)?;
+    let watch = Watch {
+        wd,
+        ino,
+        sdev,
+        mask,
+        ignored_mask,
+        handle,
+    };
+    Ok((watch, end, tolerance))
+}
+
+/// `fanotify flags:`; the cursor is behind the colon.
+pub(super) fn group(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<(InitFlags, EventFlags)>> {
+    let flags = InitFlags(cursor.hex32("flags")?);
+    cursor.key(b" event-flags:", "event-flags")?;
+    let event_flags = EventFlags(cursor.hex32("event-flags")?);
+    let (end, tolerance) = plain_end(cursor, level)?;
+    Ok(((flags, event_flags), end, tolerance))
+}
+
+/// `fanotify ino:`; the cursor is behind the colon.
+pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+    let ino = Ino(cursor.hex64("ino")?);
+    cursor.key(b" sdev:", "sdev")?;
+    let sdev = Sdev(cursor.hex32("sdev")?);
+    let (flags, mask, ignored_mask) = tail(&mut cursor, level)?;
+    let (handle, end, tolerance) = inode_end(cursor, level)?;
+    let mark = Mark {
+        target: MarkTarget::Inode { ino, sdev, handle },
+        flags,
+        mask,
+        ignored_mask,
+    };
+    Ok((mark, end, tolerance))
+}
+
+/// `fanotify mnt_id:`; the cursor is behind the colon.
+pub(super) fn mount(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+    let start = cursor.at();
+    let mnt_id = cursor.hex32("mnt_id")?;
+    if mnt_id == 0 || mnt_id > 0x7fff_ffff {
+        return Err(Fault::new(ErrorKind::MntIdRange, start, "mnt_id"));
+    }
+    mark_without_handle(MarkTarget::Mount(MntId(mnt_id)), cursor, level)
+}
+
+/// `fanotify sdev:`; the cursor is behind the colon.
+pub(super) fn filesystem(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+    let sdev = Sdev(cursor.hex32("sdev")?);
+    mark_without_handle(MarkTarget::Filesystem(sdev), cursor, level)
+}
+
+/// `fanotify mnt_ns:`; the cursor is behind the colon.
+pub(super) fn mount_namespace(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+    let mnt_ns = cursor.decimal(u64::from(u32::MAX), "mnt_ns")?;
+    let mnt_ns = NsIno(u32::try_from(mnt_ns).expect("at most u32::MAX"));
+    mark_without_handle(MarkTarget::MountNamespace(mnt_ns), cursor, level)
+}
+
+fn mark_without_handle(
+    target: MarkTarget,
+    mut cursor: Cursor<'_>,
+    level: Level,
+) -> Step<Parsed<Mark>> {
+    let (flags, mask, ignored_mask) = tail(&mut cursor, level)?;
+    let (end, tolerance) = plain_end(cursor, level)?;
+    let mark = Mark {
+        target,
+        flags,
+        mask,
+        ignored_mask,
+    };
+    Ok((mark, end, tolerance))
+}
+
+#[inline(always)]
+fn tail(cursor: &mut Cursor<'_>, level: Level) -> Step<(MarkFlags, FanotifyMask, FanotifyMask)> {
+    cursor.key(b" mflags:", "mflags")?;
+    let flags = MarkFlags(cursor.hex32("mflags")?);
+    cursor.key(b" mask:", "mask")?;
+    let mask = fanotify_mask(cursor, level, "mask")?;
+    cursor.key(b" ignored_mask:", "ignored_mask")?;
+    let ignored_mask = fanotify_mask(cursor, level, "ignored_mask")?;
+    Ok((flags, mask, ignored_mask))
+}
+
+/// 32 bits on every kernel so far; patches that widen it to 64 have been proposed.
+#[inline(always)]
+fn fanotify_mask(cursor: &mut Cursor<'_>, level: Level, field: &'static str) -> Step<FanotifyMask> {
+    Ok(FanotifyMask(match level {
+        Level::Strict => u64::from(cursor.hex32(field)?),
+        Level::Lenient => cursor.hex64(field)?,
+    }))
+}
+
+/// The end of a line that never has a handle.
+fn plain_end(mut cursor: Cursor<'_>, level: Level) -> Step<(usize, Option<Tolerance>)> {
+    if cursor.take(b"\n") {
+        return Ok((cursor.at(), None));
+    }
+    extra_space(cursor, level, "")
+}
+
+/// The end of an inode's line: a space, the handle if there is one, a line feed.
+#[inline(always)]
+fn inode_end(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Option<FileHandle>>> {
+    if cursor.take(b" fhandle-bytes:") {
+        let handle = handle(&mut cursor)?;
+        if cursor.take(b"\n") {
+            return Ok((Some(handle), cursor.at(), None));
+        }
+        let (end, tolerance) = extra_space(cursor, level, "f_handle")?;
+        return Ok((Some(handle), end, tolerance));
+    }
+    if cursor.take(b" \n") {
+        return Ok((None, cursor.at(), None));
+    }
+    let missing = Fault::new(ErrorKind::TrailingGarbage, cursor.at(), "");
+    if level == Level::Lenient && cursor.take(b"\n") {
+        return Ok((None, cursor.at(), Some(Tolerance::MissingSpace)));
+    }
+    Err(missing)
+}
+
+/// A space before the line feed, where kernels print none.
+fn extra_space(
+    mut cursor: Cursor<'_>,
+    level: Level,
+    field: &'static str,
+) -> Step<(usize, Option<Tolerance>)> {
+    let fault = Fault::new(ErrorKind::TrailingGarbage, cursor.at(), field);
+    if level == Level::Lenient && cursor.take(b" \n") {
+        Ok((cursor.at(), Some(Tolerance::ExtraSpace)))
+    } else {
+        Err(fault)
+    }
+}
+
+/// A handle; the cursor is behind `fhandle-bytes:`.
+#[inline(always)]
+fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
+    let start = cursor.at();
+    let n_bytes = cursor.hex32("fhandle-bytes")? as usize;
+    if n_bytes == 0 || n_bytes > MAX_HANDLE_BYTES || !n_bytes.is_multiple_of(4) {
+        return Err(Fault::new(ErrorKind::HandleSize, start, "fhandle-bytes"));
+    }
+    if !cursor.take(b" fhandle-type:") {
+        return Err(Fault::new(
+            ErrorKind::HandlePartial,
+            cursor.at(),
+            "fhandle-type",
+        ));
+    }
+    let start = cursor.at();
+    let kind = cursor.hex32("fhandle-type")?;
+    // 0 is `FILEID_ROOT`, ff `FILEID_INVALID`: `show_mark_fhandle` prints neither.
+    if kind == 0 || kind == 0xff || kind > 0xffff {
+        return Err(Fault::new(ErrorKind::HandleType, start, "fhandle-type"));
+    }
+    if !cursor.take(b" f_handle:") {
+        return Err(Fault::new(
+            ErrorKind::HandlePartial,
+            cursor.at(),
+            "f_handle",
+        ));
+    }
+    let mut bytes = [0; MAX_HANDLE_BYTES];
+    cursor.hex_bytes(&mut bytes[..n_bytes], "f_handle")?;
+    Ok(FileHandle::inline(kind, n_bytes, bytes))
+}
