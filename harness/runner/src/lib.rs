@@ -1,3 +1,5 @@
 //! Engines, sandbox, snapshots and the command line.
 
 #![forbid(unsafe_code)]
+
+pub mod diagnostics;
