@@ -24,7 +24,7 @@ pub use bytes::Bytes;
 pub use call::{ArgKind, Call, ResultKind, Signature};
 pub use check::check;
 pub use flags::{FlagSet, FlagText};
-pub use parse::{Parsed, StepPlace, parse, parse_and_check};
+pub use parse::{Parsed, StepPlace, check_parse, parse, parse_and_check};
 pub use print::print;
 pub use problem::{Problem, ProblemKind};
 pub use requirement::Need;

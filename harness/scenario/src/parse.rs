@@ -599,3 +599,37 @@ fn failure(cursor: &mut Cursor, minus_one: Range<usize>) -> Result<Expect, Probl
     }
     Ok(Expect::Errno(number))
 }
+
+/// The property of the language, for whoever has bytes to try: reading and printing never panic, a
+/// problem lies within the text, and canonical text stands for the same scenario and for itself.
+///
+/// # Panics
+///
+/// If the property does not hold.
+pub fn check_parse(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let parsed = match parse(text) {
+        Ok(parsed) => parsed,
+        Err(problems) => return check_problems(text, &problems),
+    };
+    check_problems(text, &crate::check(&parsed));
+    let canonical = crate::print(&parsed.scenario);
+    let again = parse(&canonical).expect("canonical text has no problem");
+    assert_eq!(again.scenario, parsed.scenario, "{canonical}");
+    assert_eq!(crate::print(&again.scenario), canonical);
+}
+
+fn check_problems(text: &str, problems: &[Problem]) {
+    for problem in problems {
+        assert!(text.get(problem.span.clone()).is_some(), "{problem:?}");
+        assert!(!problem.kind.to_string().is_empty(), "{problem:?}");
+        let (line, column) = problem.line_and_column(text);
+        assert!(line > 0 && column > 0, "{problem:?}");
+        if let Some((span, _)) = problem.related() {
+            assert!(text.get(span).is_some(), "{problem:?}");
+        }
+        let _ = problem.help();
+    }
+}

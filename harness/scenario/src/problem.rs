@@ -64,6 +64,8 @@ pub enum ProblemKind {
         name: &'static str,
         wanted: &'static str,
     },
+    /// A struct's fields stand in one order.
+    WrongField(&'static str),
     UnknownFlag {
         word: String,
         near: Option<&'static str>,
@@ -180,7 +182,9 @@ impl Problem {
             K::NoDevice => Some("add a third argument such as `makedev(1, 3)`".to_owned()),
             K::ForkWithoutName => Some("`fork() = p`, then `[p] call(...)`".to_owned()),
             K::WaitForLiving(name) => Some(format!("`[{}] exit_group(0)` first", name.0)),
-            K::NoParentheses(call) => near(&format!("{}()", call.signature().name)),
+            K::NoParentheses(call) if call.signature().args.is_empty() => {
+                near(&format!("{}()", call.signature().name))
+            }
             _ => None,
         }
     }
@@ -244,13 +248,14 @@ impl fmt::Display for ProblemKind {
                 write!(f, "`{name}` takes {n_max} arguments here")
             }
             Self::WrongArgument { name, wanted } => write!(f, "`{name}` has to be {wanted}"),
+            Self::WrongField(wanted) => write!(f, "the field here is `{wanted}`"),
             Self::UnknownFlag { word, .. } => write!(f, "unknown flag `{word}`"),
             Self::RepeatedFlag(word) => write!(f, "`{word}` is given twice"),
             Self::ConflictingFlags(word) => {
                 write!(f, "`{word}` contradicts the value before it")
             }
             Self::NoLeadingZero(text) => write!(f, "mode `{text}` is not octal"),
-            Self::NumberOutOfRange(range) => write!(f, "the number is not {range}"),
+            Self::NumberOutOfRange(range) => write!(f, "the number has to be {range}"),
             Self::NulInPath => f.write_str("a path cannot hold a NUL"),
             Self::NoMode => f.write_str("`O_CREAT` and `O_TMPFILE` need a mode"),
             Self::NoDevice => f.write_str("a device node needs its number"),

@@ -46,9 +46,14 @@ pub(super) fn convert(
         ArgKind::Mode => mode(&value, Types::Refused, problems),
         ArgKind::FileMode => mode(&value, Types::Taken, problems),
         ArgKind::Device => device(&value, problems),
-        ArgKind::Size => number(&value, 0..=i64::MAX, "a number from 0", problems),
-        ArgKind::Offset => number(&value, i64::MIN..=i64::MAX, "a number of 64 bits", problems),
-        ArgKind::Timeout => number(&value, 0..=0, "0: nothing here waits for time", problems),
+        ArgKind::Size => number(&value, 0..=i64::MAX, "0 or more", problems),
+        ArgKind::Offset => number(&value, i64::MIN..=i64::MAX, "one of 64 bits", problems),
+        ArgKind::Timeout => number(
+            &value,
+            0..=0,
+            "0: nothing here waits for time to pass",
+            problems,
+        ),
         ArgKind::Flags(set) | ArgKind::Choice(set) => match &value.form {
             Form::Words(words) => flags(words, set, problems).map(|bits| Arg::Flags(set, bits)),
             _ => None,
@@ -113,7 +118,7 @@ fn reference(
 ) -> Option<Arg> {
     let word = single(value)?;
     if word.is_number() {
-        return number(value, range, "a descriptor", problems);
+        return number(value, range, "from 0 to 2147483647", problems);
     }
     name(word, problems).map(Arg::Name)
 }
@@ -381,7 +386,7 @@ fn time(value: Value, problems: &mut Vec<Problem>) -> Option<Time> {
         return None;
     };
     let [sec, nsec] = named(fields, ["tv_sec", "tv_nsec"], problems)?;
-    let Arg::Int(sec) = number(&sec, i64::MIN..=i64::MAX, "a number of 64 bits", problems)? else {
+    let Arg::Int(sec) = number(&sec, i64::MIN..=i64::MAX, "one of 64 bits", problems)? else {
         return None;
     };
     let Arg::Int(nsec) = number(&nsec, 0..=999_999_999, "below 1000000000", problems)? else {
@@ -399,11 +404,7 @@ fn named<const N: usize>(
 ) -> Option<[Value; N]> {
     for (name, (word, _)) in names.iter().zip(&fields) {
         if word.text != *name {
-            let kind = ProblemKind::WrongArgument {
-                name: "field",
-                wanted: name,
-            };
-            problems.push(kind.at(word.span.clone()));
+            problems.push(ProblemKind::WrongField(name).at(word.span.clone()));
             return None;
         }
     }
