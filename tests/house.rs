@@ -27,7 +27,13 @@ const EDGES: [(&str, &[&str]); 7] = [
 ];
 
 /// Documents whose paths have to exist.
-const DOCUMENTS: [&str; 3] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+const DOCUMENTS: [&str; 5] = [
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "INVARIANTS.md",
+    "scenarios/README.md",
+];
 
 /// Words that name no thing: a file called so collects what found no place.
 const NAMES_NOT_USED: [&str; 7] = [
