@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use scenario::{Problem, parse_and_check, print};
+use scenario::{Call, Problem, parse_and_check, print};
 
 #[test]
 fn sound_texts_become_canonical() {
@@ -39,6 +39,28 @@ fn unsound_texts_give_their_problems() {
             .unwrap_or_else(|| panic!("{}: no problem was found", path.display()));
         compare(&path.with_extension("problems"), &list(&text, &problems));
     }
+}
+
+#[test]
+fn the_page_about_the_language_names_every_call() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios/README.md");
+    let page = fs::read_to_string(page).expect("the page is readable");
+    for call in Call::ALL {
+        let name = call.signature().name;
+        let forms = [format!("`{name}`"), format!("`{name}(")];
+        assert!(forms.iter().any(|form| page.contains(form)), "{name}");
+    }
+}
+
+#[test]
+fn the_example_on_the_page_is_canonical() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios/README.md");
+    let page = fs::read_to_string(page).expect("the page is readable");
+    let lines = page.lines().skip_while(|line| !line.starts_with("    #"));
+    let lines = lines.map_while(|line| line.strip_prefix("    "));
+    let example: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let parsed = parse_and_check(&example).expect("the example is sound");
+    assert_eq!(print(&parsed.scenario), example);
 }
 
 /// A problem a line: where, what, the offending text, and the help.
