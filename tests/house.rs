@@ -281,6 +281,27 @@ fn unsafe_code_stays_in_cr() {
 }
 
 #[test]
+fn pure_crates_forbid_files_processes_clocks_and_threads() {
+    for name in ["fsnotify", "scenario", "verify"] {
+        let path = root().join("harness").join(name).join("clippy.toml");
+        let rules = fs::read_to_string(&path).unwrap_or_default();
+        for word in [
+            "thread::sleep",
+            "thread::spawn",
+            "fs::File",
+            "process::Command",
+            "time::Instant",
+        ] {
+            assert!(
+                rules.contains(&format!("\"std::{word}\"")),
+                "{}: allows {word}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
 fn paths_are_found_in_text() {
     let text = "See `harness/cr` and [x](CHANGELOG.md#y).\n`/proc/self/fd` `a/b` `deny.toml`,\n";
     let found = paths_named_in(text);

@@ -1,5 +1,9 @@
 //! Real captures of seven kernels, byte for byte: every one is read at the strict level and prints
 //! back as it was.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the cases are files; the crate under test reads none"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
