@@ -4,3 +4,5 @@ pub mod fanotify;
 pub mod inspect;
 pub mod raw;
 pub mod spawn;
+pub mod tmpfs;
+pub mod watch;

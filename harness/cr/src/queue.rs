@@ -1,0 +1,251 @@
+//! The queue of an inotify group: taken out of a live group, and rebuilt in another.
+//!
+//! There is no call that puts an event into a queue. [`rebuild`] has every event of the saved queue
+//! made by the kernel itself, by the operation that makes such an event, but on scratch inodes of
+//! a filesystem nobody else can see; and it does so in a group that lets through exactly the event
+//! wanted (the `gate` module says how). The result has the same wds, masks, names, padding and order.
+//! No other watcher hears anything, no real inode is touched, and whether the objects of the events
+//! still exist does not matter.
+//!
+//! What cannot be kept is small and known before anything is done: [`losses`].
+
+mod error;
+mod gate;
+mod plan;
+mod record;
+mod reenact;
+mod scratch;
+
+use std::os::fd::BorrowedFd;
+
+use fsnotify::Wd;
+use nix::errno::Errno;
+
+pub use self::error::{Event, Reason, RebuildError};
+use self::gate::Gate;
+use self::plan::Plan;
+use self::scratch::Scratch;
+use crate::sys::watch;
+
+/// How many unread events a group made now may hold.
+const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
+
+/// What a rebuilt queue lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The two events of one rename, by their places in the queue, no longer have a common cookie.
+    RenameParted { from: usize, to: usize },
+    /// The queue was full to the last event and had not overflowed; it gets an overflow event.
+    ///
+    /// Exact would be a group whose limit is higher, but the sysctl that sets it is one for the
+    /// whole machine: others would make groups with the wrong limit meanwhile, two restorers would
+    /// put back each other's value, and a kill would leave it raised. The marker tells a reader
+    /// that something may be missing, where nothing is.
+    OverflowAdded,
+    /// The queue begins with the second half of a rename, whose first half may have been read
+    /// already: its cookie will have another value, and the reader cannot pair the two.
+    ///
+    /// Cookies come from one counter of the whole machine, which goes up only.
+    CookieChanged { index: usize },
+}
+
+/// Reads all unread events of a group: the bytes as read(2) returns them.
+///
+/// Never waits, even if the group is a blocking one.
+///
+/// # Errors
+///
+/// The errno of ioctl(2) or read(2).
+pub fn drain(group: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let mut queue = Vec::new();
+    loop {
+        let unread = watch::unread(group)?;
+        if unread == 0 {
+            return Ok(queue);
+        }
+        let start = queue.len();
+        queue.resize(start + unread, 0);
+        let n_read = watch::read(group, &mut queue[start..])?;
+        queue.truncate(start + n_read);
+    }
+}
+
+/// How many events a queue may hold in a group made now (`fs.inotify.max_queued_events`).
+///
+/// A group made earlier keeps the limit of its time.
+///
+/// # Errors
+///
+/// That the sysctl is not there or no number; then there is nothing to fill.
+pub fn limit() -> Result<usize, RebuildError> {
+    let read = std::fs::read_to_string(LIMIT).ok();
+    let number = read.and_then(|text| text.trim().parse().ok());
+    number.ok_or(RebuildError::Call {
+        call: "read max_queued_events",
+        errno: Errno::ENOENT,
+    })
+}
+
+/// What a queue will lack once it is rebuilt in a group with this limit.
+///
+/// # Errors
+///
+/// That it cannot be rebuilt at all: the bytes are not a queue, or hold an event that nothing
+/// known makes.
+pub fn losses(queue: &[u8], limit: usize) -> Result<Vec<Loss>, RebuildError> {
+    let plan = Plan::new(queue)?;
+    let mut losses = Vec::new();
+    losses.extend(
+        plan.head_cookie()
+            .map(|index| Loss::CookieChanged { index }),
+    );
+    let parted = plan.parted.iter();
+    losses.extend(parted.map(|&(from, to)| Loss::RenameParted { from, to }));
+    if plan.overflow.is_none() && plan.n_records == limit {
+        losses.push(Loss::OverflowAdded);
+    }
+    Ok(losses)
+}
+
+/// Makes the events of a saved queue again in a group that has no unread event.
+///
+/// The group must have no watch whose wd occurs in the queue. `avoid` are further wds not to use
+/// for a moment, such as those of watches that it has. Afterwards it has the events and no watch
+/// more than before; where the next wd is searched for is anywhere. What [`losses`] lists is
+/// missing.
+///
+/// # Errors
+///
+/// Which event could not be made, and why; or what else went wrong. The group is then empty.
+pub fn rebuild(group: BorrowedFd<'_>, queue: &[u8], avoid: &[Wd]) -> Result<(), RebuildError> {
+    if queue.is_empty() {
+        return Ok(());
+    }
+    let plan = Plan::new(queue)?;
+    let limit = limit()?;
+    let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
+    if unread != 0 {
+        return Err(RebuildError::NotEmpty { unread });
+    }
+    // A sampled check may find too late to say which event it was. The second time, every one is
+    // looked at.
+    attempt(group, &plan, (limit, Check::Sampled), avoid)
+        .or_else(|_| attempt(group, &plan, (limit, Check::Each), avoid))
+}
+
+/// How often the size of the queue is compared with what it should be. Counting takes the kernel
+/// time linear in the length of the queue, which is full of junk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Each,
+    /// Each of the first steps, then every so many.
+    Sampled,
+}
+
+impl Check {
+    const FIRST: usize = 16;
+
+    fn at(self, n_step: usize, limit: usize) -> bool {
+        match self {
+            Self::Each => true,
+            // At 5 ns an event, a comparison then costs a step 0.3 us.
+            Self::Sampled => n_step < Self::FIRST || n_step.is_multiple_of(limit / 64 + 1),
+        }
+    }
+}
+
+/// One go at it, which leaves the group empty and without scratch watches if it fails.
+fn attempt(
+    group: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+    (limit, check): (usize, Check),
+    avoid: &[Wd],
+) -> Result<(), RebuildError> {
+    let wds = plan.unused_wds(avoid);
+    let mut scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+    let rebuilt = fill(group, plan, (limit, wds), &scratch).and_then(|mut gate| {
+        play(plan, check, &mut gate, &mut scratch)?;
+        finish(plan, gate, &mut scratch)
+    });
+    if rebuilt.is_err() {
+        // The report is that of the first failure; these can fail only where it did.
+        let _ = scratch.drop_watches();
+        for wd in wds {
+            let _ = watch::rm_watch(group, wd);
+        }
+        let _ = drain(group);
+    }
+    rebuilt
+}
+
+fn fill<'g>(
+    group: BorrowedFd<'g>,
+    plan: &Plan<'_>,
+    (limit, wds): (usize, [Wd; 2]),
+    scratch: &Scratch<'g>,
+) -> Result<Gate<'g>, RebuildError> {
+    // The event that overflows a queue comes on top of the limit.
+    let n_events = plan.n_records - usize::from(plan.overflow == Some(plan.n_records - 1));
+    if n_events > limit {
+        let events = plan.n_records;
+        return Err(RebuildError::TooLong { events, limit });
+    }
+    match plan.overflow {
+        Some(n_before) => Gate::open(group, scratch.root(), wds, (limit, n_before)),
+        None if n_events == limit => Gate::open(group, scratch.root(), wds, (limit, limit)),
+        None => Gate::closed(group, scratch.root(), wds, limit),
+    }
+}
+
+/// Makes the events, behind the junk that the gate has at its head.
+fn play<'g>(
+    plan: &Plan<'_>,
+    check: Check,
+    gate: &mut Gate<'g>,
+    scratch: &mut Scratch<'g>,
+) -> Result<(), RebuildError> {
+    for (n_step, step) in plan.steps.iter().enumerate() {
+        reenact::perform(step, gate, scratch).map_err(|reason| step.record.error(reason))?;
+        if check.at(n_step, gate.limit()) {
+            let found = gate.unread().map_err(failed("FIONREAD"))?;
+            let expected = gate.junk_size() + step.end;
+            if found != expected {
+                return Err(step.record.error(Reason::Unheard { expected, found }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the scaffolding away: what is left is the saved queue.
+fn finish(
+    plan: &Plan<'_>,
+    mut gate: Gate<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), RebuildError> {
+    let mut size = plan.steps.last().map_or(0, |step| step.end);
+    if !gate.is_closed() {
+        gate.overflow().map_err(failed("fchmod"))?;
+        size += record::HEADER;
+    }
+    let expected = gate.junk_size() + size;
+    scratch
+        .drop_watches()
+        .and_then(|()| gate.drop_watches())
+        .map_err(failed("inotify_rm_watch"))?;
+    let found = gate.unread().map_err(failed("FIONREAD"))?;
+    if found != expected {
+        return Err(RebuildError::Size { expected, found });
+    }
+    let group = gate.finish().map_err(failed("read"))?;
+    let found = watch::unread(group).map_err(failed("FIONREAD"))?;
+    if found != size {
+        let expected = size;
+        return Err(RebuildError::Size { expected, found });
+    }
+    Ok(())
+}
+
+fn failed(call: &'static str) -> impl Fn(Errno) -> RebuildError {
+    move |errno| RebuildError::Call { call, errno }
+}

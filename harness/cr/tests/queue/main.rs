@@ -1,0 +1,90 @@
+//! Live tests of the queue: kernel, groups and scratch filesystems are real.
+//!
+//! They run as whoever runs them. A user who may not mount gets a user and mount namespace of his
+//! own, as the sandbox does; root runs them a second time as such a user. Where that is not
+//! permitted either, they are ignored and say so.
+
+mod equal;
+mod kinds;
+
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, setgid, setuid};
+
+/// Says to this program that it is to become an ordinary user first.
+const AS_USER: &str = "NOTIFREEZE_TEST_AS_USER";
+
+fn main() -> ExitCode {
+    let as_user = std::env::var_os(AS_USER).is_some();
+    let denied = if as_user { become_user().err() } else { None }.or_else(|| own_mounts().err());
+    let arguments = Arguments::from_args();
+    let mut trials = kinds::trials();
+    if let Some(reason) = denied {
+        trials = trials
+            .into_iter()
+            .map(|trial| ignored(&trial, &reason))
+            .collect();
+    }
+    if Uid::effective().is_root() && !as_user {
+        trials.push(Trial::ignorable_test(
+            "as_a_user_in_a_user_namespace",
+            again_as_user,
+        ));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Root becomes nobody, for good.
+fn become_user() -> Result<(), String> {
+    let nobody = 65534;
+    setgid(Gid::from_raw(nobody))
+        .and_then(|()| setuid(Uid::from_raw(nobody)))
+        .map_err(|errno| format!("setuid: {errno}"))
+}
+
+/// Sees to it that this process may mount: by a user namespace if it is not root.
+fn own_mounts() -> Result<(), String> {
+    if Uid::effective().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    // After setuid the files of /proc/self belong to root until this.
+    nix::sys::prctl::set_dumpable(true).map_err(|errno| format!("prctl: {errno}"))?;
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| format!("unshare(CLONE_NEWUSER|CLONE_NEWNS): {errno}"))?;
+    let write = |file: &str, content: String| {
+        std::fs::write(file, content).map_err(|error| format!("{file}: {error}"))
+    };
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+fn ignored(trial: &Trial, reason: &str) -> Trial {
+    let reason = reason.to_owned();
+    Trial::ignorable_test(trial.name().to_owned(), move || {
+        Ok(Completion::ignored_with(reason))
+    })
+}
+
+/// Runs this program again as an ordinary user.
+fn again_as_user() -> Result<Completion, Failed> {
+    let this = std::env::current_exe()?;
+    let mut arguments = std::env::args_os().skip(1);
+    // A filter that names this test would leave the other process without any.
+    let arguments: Vec<_> = arguments
+        .by_ref()
+        .filter(|it| it != "as_a_user_in_a_user_namespace")
+        .collect();
+    let output = Command::new(this)
+        .args(arguments)
+        .env(AS_USER, "1")
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(text.into());
+    }
+    Ok(Completion::Completed)
+}
