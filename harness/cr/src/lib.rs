@@ -1,5 +1,10 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
 
+pub mod image;
+mod loss;
 pub mod queue;
 pub mod silent;
 pub mod sys;
+
+pub use image::Image;
+pub use loss::Loss;

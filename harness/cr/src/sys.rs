@@ -1,7 +1,11 @@
 //! System calls, thin and safe: one call a function.
 
+pub mod descriptor;
 pub mod fanotify;
+pub mod handle;
 pub mod inspect;
+pub mod memory;
+pub mod path;
 pub mod raw;
 pub mod spawn;
 pub mod tmpfs;

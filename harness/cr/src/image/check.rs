@@ -1,0 +1,280 @@
+//! What every image must hold before anything acts on it. An image may come from anywhere.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::{Ghost, Image, Inode, Inotify, Object, OpenFile, Place, PlaceKind, Process};
+
+/// Largest descriptor number that is made: the kernel's own default for `fs.nr_open`.
+const MAX_FD: i32 = 1 << 20;
+/// Linux has no larger pid (`PID_MAX_LIMIT`).
+const MAX_PID: i32 = 1 << 22;
+/// Longest path that the kernel shows (`PATH_MAX`), and that a place can have.
+const MAX_PATH: usize = 4096;
+
+/// Which part of an image is wrong, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidImage {
+    pub part: String,
+    pub reason: &'static str,
+}
+
+impl fmt::Display for InvalidImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.part, self.reason)
+    }
+}
+
+impl std::error::Error for InvalidImage {}
+
+type Checked = Result<(), InvalidImage>;
+
+fn ensure(holds: bool, part: impl FnOnce() -> String, reason: &'static str) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(InvalidImage {
+            part: part(),
+            reason,
+        })
+    }
+}
+
+impl Image {
+    /// Checks everything that can be checked without a kernel.
+    pub(super) fn check(&self) -> Checked {
+        let mut pids = HashSet::new();
+        for process in &self.processes {
+            let part = || format!("process {}", process.pid);
+            ensure(
+                pids.is_empty() || pids.contains(&process.parent),
+                part,
+                "its parent does not stand before it",
+            )?;
+            ensure((1..=MAX_PID).contains(&process.pid), part, "no such pid")?;
+            ensure(pids.insert(process.pid), part, "a pid stands twice")?;
+            self.check_process(process)?;
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            self.check_file(file)
+                .map_err(|error| within("file", index, error))?;
+        }
+        for (index, place) in self.places.iter().enumerate() {
+            self.check_place(place)
+                .map_err(|error| within("place", index, error))?;
+        }
+        for (index, inode) in self.inodes.iter().enumerate() {
+            check_inode(inode).map_err(|error| within("inode", index, error))?;
+        }
+        Ok(())
+    }
+
+    fn check_process(&self, process: &Process) -> Checked {
+        let part = || format!("process {}", process.pid);
+        let mut fds = HashSet::new();
+        for descriptor in &process.descriptors {
+            let part = || format!("process {}: fd {}", process.pid, descriptor.fd);
+            ensure((0..MAX_FD).contains(&descriptor.fd), part, "no such number")?;
+            ensure(fds.insert(descriptor.fd), part, "stands twice")?;
+            ensure(
+                (descriptor.file as usize) < self.files.len(),
+                part,
+                "no such file",
+            )?;
+        }
+        if let Some(place) = process.working_directory {
+            ensure(
+                (place as usize) < self.places.len(),
+                part,
+                "no such working directory",
+            )?;
+        }
+        ensure(process.umask <= 0o777, part, "no such umask")?;
+        for signal in &process.signals {
+            ensure(signal.info.len() == 128, part, "a signal has no siginfo_t")?;
+        }
+        Ok(())
+    }
+
+    fn check_file(&self, file: &OpenFile) -> Checked {
+        let place_exists = |place: u32| (place as usize) < self.places.len();
+        if let Some(owner) = file.owner {
+            let valid = (0..=2).contains(&owner.kind) && (1..=MAX_PID).contains(&owner.pid);
+            ensure(valid, || "owner".to_owned(), "no such owner")?;
+        }
+        ensure(
+            (0..=64).contains(&file.signal),
+            || "signal".to_owned(),
+            "no such signal",
+        )?;
+        ensure(file.offset >= 0, || "offset".to_owned(), "below 0")?;
+        match &file.object {
+            Some(Object::Place(place)) => ensure(
+                place_exists(*place),
+                || "object".to_owned(),
+                "no such place",
+            ),
+            Some(Object::Inotify(group)) => check_group(group, place_exists),
+            Some(Object::Epoll(set)) => set.interests.iter().try_for_each(|interest| {
+                let part = || format!("interest in fd {}", interest.fd);
+                ensure((0..MAX_FD).contains(&interest.fd), part, "no such number")?;
+                ensure(
+                    (interest.file as usize) < self.files.len(),
+                    part,
+                    "no such file",
+                )
+            }),
+            Some(Object::Fanotify(group)) => group.marks.iter().try_for_each(|mark| {
+                let part = || "mark".to_owned();
+                ensure(
+                    super::MarkKind::try_from(mark.kind).is_ok(),
+                    part,
+                    "no such kind",
+                )?;
+                ensure(mark.place.is_none_or(place_exists), part, "no such place")
+            }),
+            None => ensure(
+                false,
+                || "object".to_owned(),
+                "missing, or of an unknown kind",
+            ),
+        }
+    }
+
+    fn check_place(&self, place: &Place) -> Checked {
+        ensure(
+            (place.inode as usize) < self.inodes.len(),
+            String::new,
+            "no such inode",
+        )?;
+        ensure(
+            PlaceKind::try_from(place.kind).is_ok(),
+            String::new,
+            "no such kind",
+        )?;
+        check_path(&place.path)?;
+        if !place.mount.is_empty() {
+            check_path(&place.mount)?;
+        }
+        let has_name = place.path != b"/";
+        let needs_name = place.kind() == PlaceKind::Gone;
+        ensure(has_name || !needs_name, String::new, "a removed root")
+    }
+}
+
+fn within(what: &str, index: usize, error: InvalidImage) -> InvalidImage {
+    let part = if error.part.is_empty() {
+        format!("{what} {index}")
+    } else {
+        format!("{what} {index}: {}", error.part)
+    };
+    InvalidImage {
+        part,
+        reason: error.reason,
+    }
+}
+
+fn check_group(group: &Inotify, place_exists: impl Fn(u32) -> bool) -> Checked {
+    let mut wds = HashSet::with_capacity(group.watches.len());
+    for watch in &group.watches {
+        let part = || format!("watch {}", watch.wd);
+        ensure(watch.wd >= 1, part, "no such watch descriptor")?;
+        ensure(wds.insert(watch.wd), part, "stands twice")?;
+        ensure(place_exists(watch.place), part, "no such place")?;
+    }
+    let valid = group.next_wd.is_none_or(|wd| wd >= 1);
+    ensure(
+        valid,
+        || "next watch".to_owned(),
+        "no such watch descriptor",
+    )
+}
+
+fn check_inode(inode: &Inode) -> Checked {
+    let fits = |handle: &super::Handle| {
+        (1..=fsnotify::handle::MAX_HANDLE_BYTES).contains(&handle.bytes.len())
+    };
+    ensure(
+        inode.handle.as_ref().is_none_or(fits),
+        || "handle".to_owned(),
+        "no such length",
+    )?;
+    if !inode.other_name.is_empty() {
+        check_path(&inode.other_name)?;
+    }
+    inode.ghost.as_ref().map_or(Ok(()), check_ghost)
+}
+
+fn check_ghost(ghost: &Ghost) -> Checked {
+    let part = || "ghost".to_owned();
+    for time in [ghost.accessed, ghost.modified] {
+        ensure(
+            (0..1_000_000_000).contains(&time.nsec),
+            part,
+            "a time has no such nanoseconds",
+        )?;
+    }
+    let limit = i64::MAX.cast_unsigned();
+    ensure(ghost.size <= limit, part, "no file is that large")?;
+    let mut end = 0;
+    for extent in &ghost.extents {
+        ensure(extent.offset >= end, part, "its content overlaps")?;
+        ensure(
+            extent.content.is_empty() || extent.content.len() as u64 == extent.length,
+            part,
+            "its content has another length",
+        )?;
+        end = extent
+            .offset
+            .checked_add(extent.length)
+            .filter(|end| *end <= limit)
+            .ok_or_else(|| InvalidImage {
+                part: part(),
+                reason: "its content ends beyond any file",
+            })?;
+    }
+    for xattr in &ghost.xattrs {
+        let valid = !xattr.name.is_empty() && !xattr.name.contains(&0);
+        ensure(valid, part, "an attribute has no such name")?;
+    }
+    ensure(!ghost.target.contains(&0), part, "its target contains NUL")
+}
+
+/// A path as the kernel prints one: absolute, no empty or relative component, no NUL.
+fn check_path(path: &[u8]) -> Checked {
+    let part = || "path".to_owned();
+    ensure(path.len() < MAX_PATH, part, "too long")?;
+    let relative = path.strip_prefix(b"/");
+    let Some(relative) = relative else {
+        return ensure(false, part, "not absolute");
+    };
+    if relative.is_empty() {
+        return Ok(());
+    }
+    for component in relative.split(|&byte| byte == b'/') {
+        let names_something = !matches!(component, b"" | b"." | b"..");
+        ensure(
+            names_something,
+            part,
+            "a component that is empty, `.` or `..`",
+        )?;
+        ensure(!component.contains(&0), part, "contains NUL")?;
+        ensure(component.len() <= 255, part, "a component is too long")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_could_lead_elsewhere_is_refused() {
+        for path in ["", "a", "/a/../b", "/..", "/.", "/a//b", "/a/", "/a\0b"] {
+            assert!(check_path(path.as_bytes()).is_err(), "{path:?}");
+        }
+        for path in ["/", "/a", "/a/...", "/a (deleted)", "/a\nb"] {
+            assert_eq!(check_path(path.as_bytes()), Ok(()), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! An image for people, and its bytes in JSON.
+
+use std::fmt;
+
+use super::{Image, Inode, Object, Place, PlaceKind};
+use crate::loss::Loss;
+
+/// Bytes as text: printable ASCII as it is, the rest as in a scenario.
+#[derive(Debug)]
+pub(crate) struct Text<'a>(pub &'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+pub(super) fn text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Text(bytes))
+}
+
+pub(super) fn hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    serializer.serialize_str(&digits)
+}
+
+/// Content of files is left out; its length says enough.
+pub(super) fn size<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(bytes.len() as u64)
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for process in &self.processes {
+            write!(f, "process {}", process.pid)?;
+            match process.exited {
+                Some(status) => write!(f, ": ended, status {status:#x}")?,
+                None => write!(f, ": {} descriptors", process.descriptors.len())?,
+            }
+            if let Some(place) = process.working_directory {
+                write!(f, ", in {}", self.place(place))?;
+            }
+            writeln!(f, ", umask {:03o}", process.umask)?;
+            for descriptor in &process.descriptors {
+                write!(f, "  fd {} = file {}", descriptor.fd, descriptor.file)?;
+                let note = if descriptor.close_on_exec {
+                    ", close on exec"
+                } else {
+                    ""
+                };
+                writeln!(f, "{note}")?;
+            }
+        }
+        for index in 0..self.files.len() {
+            self.show_file(index, f)?;
+        }
+        for (index, inode) in self.inodes.iter().enumerate() {
+            if let Some(ghost) = &inode.ghost {
+                write!(f, "ghost inode {index}: mode {:o}, ", inode.mode)?;
+                write!(f, "owner {}:{}, {} bytes", ghost.uid, ghost.gid, ghost.size)?;
+                writeln!(f, ", {} extents", ghost.extents.len())?;
+            }
+        }
+        for record in &self.lost {
+            writeln!(f, "loss {}", Loss::from(record))?;
+        }
+        Ok(())
+    }
+}
+
+impl Image {
+    fn show_file(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = &self.files[index];
+        write!(f, "file {index}: ")?;
+        match &file.object {
+            Some(Object::Place(place)) => write!(f, "{}", self.place(*place))?,
+            Some(Object::Inotify(group)) => {
+                let (watches, unread) = (group.watches.len(), group.queue.len());
+                write!(f, "inotify, {watches} watches, {unread} bytes unread")?;
+            }
+            Some(Object::Epoll(set)) => write!(f, "epoll, {} interests", set.interests.len())?,
+            Some(Object::Fanotify(group)) => write!(f, "fanotify, {} marks", group.marks.len())?,
+            None => f.write_str("unknown")?,
+        }
+        write!(f, ", flags {:#o}", file.flags)?;
+        if file.offset != 0 {
+            write!(f, ", offset {}", file.offset)?;
+        }
+        if let Some(owner) = file.owner {
+            let kind = match owner.kind {
+                0 => "thread",
+                1 => "process",
+                _ => "process group",
+            };
+            write!(f, ", owner {kind} {}", owner.pid)?;
+        }
+        if file.signal != 0 {
+            write!(f, ", signal {}", file.signal)?;
+        }
+        writeln!(f)?;
+        match &file.object {
+            Some(Object::Inotify(group)) => {
+                for watch in &group.watches {
+                    let mask = fsnotify::inotify::Mask(watch.mask);
+                    writeln!(
+                        f,
+                        "  watch {} {mask} on {}",
+                        watch.wd,
+                        self.place(watch.place)
+                    )?;
+                }
+                if let Some(wd) = group.next_wd {
+                    writeln!(f, "  next watch {wd}")?;
+                }
+            }
+            Some(Object::Epoll(set)) => {
+                for interest in &set.interests {
+                    let (fd, word) = (interest.fd, interest.word);
+                    writeln!(f, "  fd {fd} events {:#x} data {word}", interest.events)?;
+                }
+            }
+            Some(Object::Fanotify(group)) => {
+                for mark in &group.marks {
+                    write!(f, "  mark {:?} mask {:#x}", mark.kind(), mark.mask)?;
+                    write!(
+                        f,
+                        " ignored {:#x} flags {:#x}",
+                        mark.ignored_mask, mark.flags
+                    )?;
+                    match mark.place {
+                        Some(place) => writeln!(f, " on {}", self.place(place))?,
+                        None => writeln!(f)?,
+                    }
+                }
+            }
+            Some(Object::Place(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// A place in words; of an image that was not checked, too.
+    fn place(&self, index: u32) -> String {
+        match self.places.get(index as usize) {
+            Some(place) => describe(place, self.inodes.get(place.inode as usize)),
+            None => format!("place {index}?"),
+        }
+    }
+}
+
+fn describe(place: &Place, inode: Option<&Inode>) -> String {
+    let path = Text(&place.path);
+    let note = match (
+        place.kind(),
+        inode.is_some_and(|inode| inode.ghost.is_some()),
+    ) {
+        (PlaceKind::Named, _) => "",
+        (PlaceKind::Gone, true) => " (ghost)",
+        (PlaceKind::Gone, false) => " (removed; the inode has another name)",
+        (PlaceKind::Hidden, _) => " (by handle)",
+        (PlaceKind::Unnamed, _) => " (never had a name)",
+    };
+    format!("{path}{note}")
+}

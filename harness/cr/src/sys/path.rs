@@ -1,0 +1,235 @@
+//! Paths that go where they say: openat2(2), statx(2), and a look under a mount point.
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::errno::Errno;
+
+/// openat2(2) below a directory: never above it, through no symbolic link and no magic link. A
+/// link as the last component is opened itself with `O_PATH`, and refused otherwise.
+///
+/// # Errors
+///
+/// The errno of the call: `EXDEV` for a path that leads out, `ELOOP` for a symbolic link.
+pub fn open_beneath(dir: impl AsFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: open_how is plain old data for which zero is a valid value of every field.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC | libc::O_NOFOLLOW).cast_unsigned());
+    how.mode = u64::from(mode);
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: `path` is a C string and `how` has the size that is given; both outlive the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    owned(fd)
+}
+
+/// open_tree(2) with `OPEN_TREE_CLONE`: the mount of a directory from there on, without what is
+/// mounted below. The clone is in no namespace and goes away with the descriptor.
+///
+/// # Errors
+///
+/// The errno of the call: `EPERM` without `CAP_SYS_ADMIN` in the namespace's user namespace.
+pub fn bare_tree(dir: impl AsFd, path: &CStr) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: libc::c_int = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
+    // SAFETY: a C string and plain numbers.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+        )
+    };
+    owned(fd)
+}
+
+pub(crate) fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
+    let fd = i32::try_from(Errno::result(fd)?).expect("a descriptor number");
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What statx(2) tells of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub ino: u64,
+    pub size: u64,
+    /// Of 512 bytes each.
+    pub blocks: u64,
+    pub device: (u32, u32),
+    /// Of a device node.
+    pub node: (u32, u32),
+    pub accessed: (i64, i64),
+    pub modified: (i64, i64),
+    pub mount: u64,
+}
+
+/// statx(2) of what a path below a directory names, which is not followed if it is a symbolic
+/// link; of the directory itself if the path is empty.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn stat(dir: impl AsFd, path: &CStr) -> Result<Stat, Errno> {
+    stat_number(dir.as_fd().as_raw_fd(), path)
+}
+
+/// [`stat`] from the working directory or an absolute path.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn stat_path(path: &CStr) -> Result<Stat, Errno> {
+    stat_number(libc::AT_FDCWD, path)
+}
+
+fn stat_number(dir: i32, path: &CStr) -> Result<Stat, Errno> {
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    // SAFETY: `path` is a C string, and the kernel fills at most a struct statx.
+    let returned = unsafe { libc::statx(dir, path.as_ptr(), flags, mask, found.as_mut_ptr()) };
+    Errno::result(returned)?;
+    // SAFETY: the call succeeded, and every bit pattern is a valid struct statx.
+    let found = unsafe { found.assume_init() };
+    let time = |time: libc::statx_timestamp| (time.tv_sec, i64::from(time.tv_nsec));
+    Ok(Stat {
+        mode: u32::from(found.stx_mode),
+        nlink: found.stx_nlink,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        ino: found.stx_ino,
+        size: found.stx_size,
+        blocks: found.stx_blocks,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        node: (found.stx_rdev_major, found.stx_rdev_minor),
+        accessed: time(found.stx_atime),
+        modified: time(found.stx_mtime),
+        mount: found.stx_mnt_id,
+    })
+}
+
+/// readlinkat(2), of the descriptor itself if the path is empty.
+///
+/// # Errors
+///
+/// The errno of the call; `ENAMETOOLONG` for a path longer than a page.
+pub fn read_link(dir: impl AsFd, path: &CStr) -> Result<Vec<u8>, Errno> {
+    nix::fcntl::readlinkat(dir, path).map(OsString::into_vec)
+}
+
+/// What `/proc/self/fd/N` of a file leads to, in the kernel's words.
+///
+/// # Errors
+///
+/// As [`read_link`].
+pub fn name_of(file: impl AsFd) -> Result<Vec<u8>, Errno> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    nix::fcntl::readlink(path.as_str()).map(OsString::into_vec)
+}
+
+/// mknodat(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn make_node(dir: impl AsFd, name: &CStr, mode: u32, device: u64) -> Result<(), Errno> {
+    // SAFETY: a C string and plain numbers.
+    let returned = unsafe { libc::mknodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, device) };
+    Errno::result(returned).map(drop)
+}
+
+/// fchownat(2) of the entry itself.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn own(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Result<(), Errno> {
+    let dir = dir.as_fd().as_raw_fd();
+    // SAFETY: a C string and plain numbers.
+    let returned =
+        unsafe { libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) };
+    Errno::result(returned).map(drop)
+}
+
+/// fchmodat(2), which follows a symbolic link; not meant for one.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn set_mode(dir: impl AsFd, name: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: a C string and plain numbers.
+    let returned = unsafe { libc::fchmodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, 0) };
+    Errno::result(returned).map(drop)
+}
+
+/// lsetxattr(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: two C strings, and bytes readable for their length.
+    let returned = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    Errno::result(returned).map(drop)
+}
+
+/// A path as the system calls take it.
+///
+/// # Errors
+///
+/// `EINVAL` for a path with a NUL in it.
+pub fn c_path(path: &[u8]) -> Result<CString, Errno> {
+    CString::new(path).map_err(|_| Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::sys::handle::open_path;
+
+    #[test]
+    fn a_path_that_leads_out_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("out"), "").unwrap();
+        symlink("../out", folder.path().join("in/link")).unwrap();
+        symlink("..", folder.path().join("in/up")).unwrap();
+        let dir = open_path(&folder.path().join("in")).unwrap();
+        for (path, errno) in [
+            (c"../out", Errno::EXDEV),
+            (c"/etc", Errno::EXDEV),
+            (c"link", Errno::ELOOP),
+            (c"up/out", Errno::ELOOP),
+        ] {
+            assert_eq!(
+                open_beneath(&dir, path, libc::O_RDONLY, 0).unwrap_err(),
+                errno
+            );
+        }
+        open_beneath(&dir, c"new", libc::O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    }
+}
