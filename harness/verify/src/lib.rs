@@ -1,4 +1,6 @@
-//! Compares two transcripts and judges what differs.
+//! Compares two transcripts, judges what differs, and renders both as one text.
+//!
+//! Everything here is a function from values to values. There is no file, process, clock or thread.
 
 #![forbid(unsafe_code)]
 
@@ -7,8 +9,10 @@ mod diff;
 mod difference;
 pub mod invariant;
 mod judge;
+mod render;
 mod text;
 
 pub use diff::diff;
 pub use difference::{Difference, Kind, Side};
 pub use judge::{Verdict, covers, exit_code, judge, judge_controls, text_diff};
+pub use render::{render, render_transcript};

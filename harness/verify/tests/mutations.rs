@@ -136,7 +136,6 @@ fn changed(fact: &Fact) -> Vec<(&'static str, Fact)> {
         ($kind:ident, $it:ident: $($field:literal $change:expr;)*) => {{
             $(
                 let mut changed = $it.clone();
-                #[expect(clippy::redundant_closure_call, reason = "the change is a parameter")]
                 ($change)(&mut changed);
                 all.push(($field, Fact::$kind(changed)));
             )*
@@ -296,8 +295,10 @@ fn plain() -> Stat {
     }
 }
 
+type StatChange = (&'static str, fn(&mut Stat));
+
 fn changed_stat(stat: &Stat) -> Vec<(&'static str, Stat)> {
-    let changes: [(&'static str, fn(&mut Stat)); 9] = [
+    let changes: [StatChange; 9] = [
         ("stat.mode", |it| it.mode ^= 0o1),
         ("stat.nlink", |it| it.nlink += 1),
         ("stat.uid", |it| it.uid += 1),
@@ -308,7 +309,7 @@ fn changed_stat(stat: &Stat) -> Vec<(&'static str, Stat)> {
         ("stat.changed", |it| it.changed.push("atime".to_owned())),
         ("stat.content", |it| it.content = Some(99)),
     ];
-    let change = |(field, change): &(&'static str, fn(&mut Stat))| {
+    let change = |(field, change): &StatChange| {
         let mut stat = stat.clone();
         change(&mut stat);
         (*field, stat)
