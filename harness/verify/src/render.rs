@@ -428,7 +428,7 @@ impl Page<'_> {
                 format!("{}: {field} {value}", difference.object)
             };
             let remark = format!(
-                "{:<10} {}",
+                "{:<11} {}",
                 difference.kind.to_string(),
                 difference.invariant
             );
