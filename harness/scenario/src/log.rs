@@ -11,31 +11,40 @@ const HEAD: usize = 20;
 /// Bytes of a chunk before its content.
 const CHUNK_HEAD: usize = 5;
 
+/// The `step` of the record that the subject writes after its last step.
+pub const END: u32 = u32::MAX;
+
 /// What the bytes of a chunk are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Tag {
-    /// Bytes that `read(2)` returned; several reads of one drain follow one another.
-    Read = 1,
-    /// `/proc/self/fd/N` of the event descriptors of a fanotify read, in event order, each ended
-    /// by a NUL; empty for an event that has none.
-    EventLinks = 2,
-    /// Array of `struct epoll_event` as `epoll_wait` filled it (12 bytes each on x86-64).
-    Epoll = 3,
-    /// Signals taken by `signals`: `signo i32, band-or-fd i64` each.
-    Signals = 4,
-    /// The reader stopped for another reason than an empty queue: errno, i32.
-    ReadError = 5,
+    /// Records that an inotify group gave; several reads of one drain follow one another.
+    Events = 1,
+    /// Records that a fanotify group gave, likewise.
+    FanotifyEvents = 2,
+    /// `/proc/self/fd/N` of the event descriptors of the [`Tag::FanotifyEvents`] chunk before, in
+    /// event order, each ended by a NUL; empty for an event that has none.
+    EventLinks = 3,
+    /// What `read(2)` or `pread(2)` of a file returned.
+    Content = 4,
+    /// Names that `getdents64(2)` returned, each ended by a NUL.
+    Names = 5,
+    /// `events u32, data u64` of each descriptor that `epoll_wait(2)` reported.
+    Epoll = 6,
+    /// `signal i32, descriptor i32` of each signal taken; descriptor -1 for none.
+    Signals = 7,
 }
 
 impl Tag {
     fn from_byte(byte: u8) -> Option<Self> {
         [
-            Self::Read,
+            Self::Events,
+            Self::FanotifyEvents,
             Self::EventLinks,
+            Self::Content,
+            Self::Names,
             Self::Epoll,
             Self::Signals,
-            Self::ReadError,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)
@@ -162,7 +171,7 @@ mod tests {
             step: 7,
             ret: -1,
             errno: 2,
-            chunks: vec![(Tag::Read, vec![1, 2, 3]), (Tag::Signals, Vec::new())],
+            chunks: vec![(Tag::Events, vec![1, 2, 3]), (Tag::Signals, Vec::new())],
         }
     }
 

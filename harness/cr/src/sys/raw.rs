@@ -125,11 +125,17 @@ calls! {
     /// fanotify_init(2).
     fn fanotify_init(flags: u32, event_flags: u32) => libc::fanotify_init(flags, event_flags);
     /// mount(2).
-    fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, options: Option<&CStr>)
+    fn mount(
+        source: Option<&CStr>,
+        target: &CStr,
+        kind: Option<&CStr>,
+        flags: u64,
+        options: Option<&CStr>,
+    )
         => libc::mount(
-            source.as_ptr(),
+            source.map_or(std::ptr::null(), CStr::as_ptr),
             target.as_ptr(),
-            kind.as_ptr(),
+            kind.map_or(std::ptr::null(), CStr::as_ptr),
             flags,
             options.map_or(std::ptr::null(), CStr::as_ptr).cast(),
         );
@@ -287,6 +293,16 @@ pub fn take_signal(set: &nix::sys::signal::SigSet) -> Option<(i32, Option<i32>)>
         words[6]
     });
     Some((signal, fd))
+}
+
+/// Whether this process may make a fanotify group of the least demanding kind.
+#[must_use]
+pub fn has_fanotify() -> bool {
+    const FAN_REPORT_FID: u32 = 0x200;
+    match fanotify_init(FAN_REPORT_FID, 0) {
+        Ok(fd) => i32::try_from(fd).is_ok_and(|fd| close(fd).is_ok()),
+        Err(_) => false,
+    }
 }
 
 fn returned_size(returned: isize) -> Returned {

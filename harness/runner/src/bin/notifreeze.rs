@@ -1,3 +1,7 @@
 //! The `notifreeze` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    notifreeze::cli::main()
+}

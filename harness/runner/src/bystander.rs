@@ -1,0 +1,84 @@
+//! Another watcher of the same tree: hears what a dump and a restore do to the files.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cr::sys::watch;
+use fsnotify::Wd;
+use fsnotify::event::inotify::Events;
+use fsnotify::inotify::Mask;
+use scenario::{Bystander as Heard, Bytes, Object};
+
+use crate::survey::{Names, Survey};
+
+/// Watch a symbolic link itself.
+const IN_DONT_FOLLOW: u32 = 0x0200_0000;
+
+/// An inotify group on every object that the scenario names and every inode that the subject holds.
+#[derive(Debug)]
+pub struct Bystander {
+    group: OwnedFd,
+    watched: HashMap<Wd, Object>,
+}
+
+impl Bystander {
+    /// Attaches the watches; makes no event.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no such group.
+    pub fn attach(names: &Names, survey: &Survey) -> Result<Self, String> {
+        let group = watch::init().map_err(|errno| format!("bystander: inotify_init1: {errno}"))?;
+        let mut bystander = Self {
+            group,
+            watched: HashMap::new(),
+        };
+        for name in names.candidates() {
+            let path = names.world().join(name);
+            let shown = names.shown(path.as_os_str().as_bytes());
+            // The object itself: a symbolic link is watched, not followed.
+            bystander.watch(&path, Mask(IN_DONT_FOLLOW), &Object::Path(shown));
+        }
+        for (pid, fd, object) in survey.inodes() {
+            let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
+            bystander.watch(&path, Mask(0), object);
+        }
+        Ok(bystander)
+    }
+
+    /// What is not there, or is no file of the world, is not watched. The first name of an inode
+    /// stands for it.
+    fn watch(&mut self, path: &Path, flags: Mask, object: &Object) {
+        if matches!(object, Object::Other(_)) {
+            return;
+        }
+        let mask = Mask(Mask::ALL_EVENTS.0 | flags.0);
+        if let Ok(wd) = watch::add_watch(self.group.as_fd(), path.as_os_str().as_bytes(), mask) {
+            self.watched.entry(wd).or_insert_with(|| object.clone());
+        }
+    }
+
+    /// Everything heard since [`attach`](Self::attach), in order.
+    ///
+    /// # Errors
+    ///
+    /// If the queue overflowed or cannot be read.
+    pub fn drain(self) -> Result<Vec<Heard>, String> {
+        let bytes = cr::queue::drain(self.group.as_fd()).map_err(|error| error.to_string())?;
+        Events::new(&bytes)
+            .map(|event| {
+                let event = event.map_err(|error| format!("bystander: {error}"))?;
+                if event.mask.contains(Mask::Q_OVERFLOW) {
+                    return Err("bystander: its own queue overflowed".to_owned());
+                }
+                Ok(Heard {
+                    watched: event.wd.and_then(|wd| self.watched.get(&wd).cloned()),
+                    mask: event.mask,
+                    name: Bytes::from(event.name),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,221 @@
+//! One scenario under one engine: control twice, once restored, compared and judged.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use scenario::{Expect, Known, Loss, Outcome, Place, Scenario, Transcript};
+use verify::{Difference, Verdict};
+
+use crate::engine::EngineSpec;
+use crate::gate;
+use crate::job::{Answer, Job, Times};
+use crate::machine::Machine;
+use crate::sandbox::{self, Programs};
+use crate::suite::Case;
+
+/// A run that makes no progress for this long hangs: the longest step of the suite takes a tenth
+/// of it under load.
+pub const LIMIT_MS: u64 = 20_000;
+
+/// Settings of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub limit_ms: u64,
+    /// Where images and logs are copied to, a folder for each scenario.
+    pub keep: Option<PathBuf>,
+    /// Whether the recorded snapshot has a say.
+    pub snapshot: Snapshot,
+}
+
+/// What to do about a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// Compare with it.
+    Compare,
+    /// Judge as if it said what was seen.
+    Ignore,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limit_ms: LIMIT_MS,
+            keep: None,
+            snapshot: Snapshot::Compare,
+        }
+    }
+}
+
+/// What came of a scenario under an engine.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub name: String,
+    pub engine: EngineSpec,
+    pub verdict: Verdict,
+    pub differences: Vec<Difference>,
+    /// The text that a snapshot holds; none where there is nothing to compare.
+    pub rendered: Option<String>,
+    /// The recorded snapshot.
+    pub recorded: Option<String>,
+    pub control: Option<Transcript>,
+    pub restored: Option<Transcript>,
+    /// What the engine declared that it could not keep.
+    pub losses: Vec<Loss>,
+    pub wall: Duration,
+    /// Of the run under the engine.
+    pub times: Times,
+}
+
+impl Report {
+    /// What there is to show of it: the transcript with what differs, or the reason alone.
+    #[must_use]
+    pub fn details(&self) -> String {
+        let mut text = self.rendered.clone().unwrap_or_default();
+        if let Some(reason) = self.verdict.reason() {
+            text.push_str(reason);
+        }
+        text
+    }
+}
+
+/// Why this machine cannot run a scenario; none if it can.
+#[must_use]
+pub fn lacks(case: &Case) -> Option<String> {
+    case.scenario
+        .requires
+        .iter()
+        .find_map(|requirement| Machine::here().lacks(requirement))
+}
+
+/// Runs a scenario under control twice and under the engine once, and judges.
+#[must_use]
+pub fn run(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Options) -> Report {
+    let started = Instant::now();
+    let mut report = Report {
+        name: case.name.clone(),
+        engine: engine.clone(),
+        verdict: Verdict::Pass,
+        differences: Vec::new(),
+        rendered: None,
+        recorded: None,
+        control: None,
+        restored: None,
+        losses: Vec::new(),
+        wall: Duration::ZERO,
+        times: Times::default(),
+    };
+    report.verdict = compare(case, engine, programs, options, &mut report);
+    report.wall = started.elapsed();
+    report
+}
+
+fn compare(
+    case: &Case,
+    engine: &EngineSpec,
+    programs: &Programs,
+    options: &Options,
+    report: &mut Report,
+) -> Verdict {
+    if let Some(reason) = lacks(case) {
+        return Verdict::Skip(reason);
+    }
+    let job = |engine: &EngineSpec| Job {
+        scenario: scenario::print(&case.scenario),
+        engine: engine.clone(),
+        subject: programs.subject.clone(),
+        limit_ms: options.limit_ms,
+        keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
+    };
+    let control = || match sandbox::run(&job(&EngineSpec::Control), programs) {
+        Answer::Finished { transcript, .. } => Ok(transcript),
+        Answer::Skipped(reason) => Err(Verdict::Skip(reason)),
+        Answer::Refused(reason) | Answer::Failed(reason) | Answer::Broken(reason) => {
+            Err(Verdict::Broken(format!("control: {reason}")))
+        }
+    };
+    let (first, second) = match control().and_then(|first| Ok((first, control()?))) {
+        Ok(both) => both,
+        Err(verdict) => return verdict,
+    };
+    if let Some(verdict) = verify::judge_controls(&verify::diff(&case.scenario, &first, &second)) {
+        return verdict;
+    }
+    if let Some(reason) = unexpected(&case.scenario, &first) {
+        return Verdict::Broken(format!("control: {reason}"));
+    }
+    report.control = Some(first);
+    let restored = match sandbox::run(&job(engine), programs) {
+        Answer::Finished {
+            transcript,
+            losses,
+            times,
+        } => {
+            report.times = times;
+            report.losses = losses;
+            transcript
+        }
+        Answer::Skipped(reason) => return Verdict::Skip(reason),
+        Answer::Broken(reason) => return Verdict::Broken(format!("{engine}: {reason}")),
+        Answer::Refused(reason) | Answer::Failed(reason) => {
+            return Verdict::Fail(format!("{engine}: {reason}"));
+        }
+    };
+    report.restored = Some(restored);
+    judge(case, engine, options, report)
+}
+
+fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Report) -> Verdict {
+    let (Some(control), Some(restored)) = (&report.control, &report.restored) else {
+        return Verdict::Broken("a run gave no transcript".to_owned());
+    };
+    report.differences = verify::diff(&case.scenario, control, restored);
+    let lines: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
+    let rendered = lines.join("\n");
+    report.recorded = match options.snapshot {
+        Snapshot::Compare => gate::recorded(case, engine),
+        Snapshot::Ignore => None,
+    };
+    let known: Vec<Known> = case
+        .scenario
+        .known
+        .iter()
+        .filter(|known| known.engine == engine.name())
+        .cloned()
+        .collect();
+    let verdict = verify::judge(
+        &report.differences,
+        &report.losses,
+        &known,
+        report.recorded.as_deref(),
+        &rendered,
+    );
+    report.rendered = Some(rendered);
+    verdict
+}
+
+/// The first result of control that is not what its step says.
+fn unexpected(scenario: &Scenario, control: &Transcript) -> Option<String> {
+    control.observations.iter().find_map(|observation| {
+        let Place::Step(index) = observation.place else {
+            return None;
+        };
+        let step = &scenario.steps[index];
+        let fits = match (&step.expect, observation.outcome) {
+            (Expect::Any, _) => true,
+            (Expect::Value(wanted), Outcome::Value(value)) => *wanted == value,
+            (Expect::Errno(wanted), Outcome::Errno(errno)) => *wanted == errno,
+            (Expect::Success | Expect::Bind(_), outcome) => !matches!(outcome, Outcome::Errno(_)),
+            (Expect::Value(_) | Expect::Errno(_), _) => false,
+        };
+        (!fits).then(|| {
+            let got = match observation.outcome {
+                Outcome::Value(value) => value.to_string(),
+                Outcome::Errno(errno) => {
+                    format!("-1 {}", scenario::errno::name(errno).unwrap_or("?"))
+                }
+                Outcome::None => "nothing".to_owned(),
+            };
+            format!("step {}: {step}: got {got}", index + 1)
+        })
+    })
+}

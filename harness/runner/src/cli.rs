@@ -1,0 +1,93 @@
+//! The command line: one file a subcommand, and here what they share.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::diagnostics;
+use crate::suite::{Problem, Unreadable};
+
+mod list;
+mod probe;
+mod run;
+
+/// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios under an engine, compare with the untouched run, and judge.
+    Run(run::Args),
+    /// List the scenarios, with what each says must hold.
+    List(list::Args),
+    /// Say what this machine can do.
+    Probe(probe::Args),
+    /// One run, asked for by the harness.
+    #[command(hide = true)]
+    Sandbox,
+}
+
+/// Which scenarios.
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// Scenario files, or folders of them.
+    #[arg(value_name = "SCENARIO", default_value = "scenarios")]
+    scenarios: Vec<PathBuf>,
+    /// Only scenarios whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() {
+                crate::EXIT_USAGE
+            } else {
+                crate::EXIT_OK
+            };
+            // Nothing better can be done about a closed standard error.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Sandbox => return crate::sandbox::main(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            anstream::eprintln!("error: {message}");
+            ExitCode::from(crate::EXIT_USAGE)
+        }
+    }
+}
+
+/// Prints what is wrong with files that do not parse; the exit code that they call for.
+fn report_unreadable(unreadable: &[Unreadable]) -> u8 {
+    for file in unreadable {
+        match &file.problem {
+            Problem::Io(error) => anstream::eprintln!("{}: {error}", file.path.display()),
+            Problem::Parse(problems) => {
+                anstream::eprintln!("{}", diagnostics::render(&file.path, &file.text, problems));
+            }
+        }
+    }
+    if unreadable.is_empty() {
+        crate::EXIT_OK
+    } else {
+        crate::EXIT_USAGE
+    }
+}

@@ -1,0 +1,188 @@
+//! `notifreeze run`.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+use verify::Verdict;
+
+use super::Selection;
+use crate::case::{self, Options, Report, Snapshot};
+use crate::engine::EngineSpec;
+use crate::gate;
+use crate::sandbox::Programs;
+use crate::suite::{self, Case};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// How to cut: control, builtin, saboteur=DEFECT.
+    #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
+    engine: EngineSpec,
+    /// Runs at a time; default: one a core.
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Keep images and logs of every cut below this folder.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Give up a run that takes longer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = case::LIMIT_MS / 1000)]
+    limit: u64,
+    /// Record what is seen as the snapshots, instead of comparing with them.
+    #[arg(long)]
+    accept: bool,
+    /// Show the transcript of every scenario, not only of those that fail. A single scenario is
+    /// always shown.
+    #[arg(long)]
+    show: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, String> {
+    let Selection { scenarios, filter } = &args.selection;
+    let (cases, unreadable) = suite::select(scenarios, filter.as_deref())?;
+    let programs = Programs::beside_current().map_err(|error| error.to_string())?;
+    if cases.is_empty() && unreadable.is_empty() {
+        return Err("no scenario matches".to_owned());
+    }
+    let options = Options {
+        limit_ms: args.limit * 1000,
+        keep: args.keep.clone(),
+        snapshot: if args.accept {
+            Snapshot::Ignore
+        } else {
+            Snapshot::Compare
+        },
+    };
+    let started = Instant::now();
+    let reports = run_all(&cases, args, &programs, &options);
+    let wall = started.elapsed();
+    if args.accept {
+        for (case, report) in cases.iter().zip(&reports) {
+            accept(case, report)?;
+        }
+    }
+    anstream::println!("{}", table(&reports));
+    for (case, report) in cases.iter().zip(&reports) {
+        let bad = matches!(
+            report.verdict,
+            Verdict::Fail(_) | Verdict::Fixed(_) | Verdict::Broken(_)
+        );
+        if bad || args.show || cases.len() == 1 {
+            show(case, report);
+        }
+    }
+    anstream::println!("{}", summary(&reports, &args.engine, wall));
+    let worst = reports
+        .iter()
+        .map(|report| report.verdict.exit_code())
+        .max();
+    Ok(super::report_unreadable(&unreadable).max(worst.unwrap_or(crate::EXIT_OK)))
+}
+
+/// Runs the cases on as many threads as there are jobs; reports in the order of the cases.
+fn run_all(cases: &[Case], args: &Args, programs: &Programs, options: &Options) -> Vec<Report> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let n_jobs = args.jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
+    let bar = ProgressBar::new(cases.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}").expect("a fixed template"),
+    );
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Report>>> = Mutex::new(vec![None; cases.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..n_jobs {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(index) else {
+                        return;
+                    };
+                    bar.set_message(case.name.clone());
+                    let report = case::run(case, &args.engine, programs, options);
+                    done.lock().expect("no thread panics while it holds this")[index] =
+                        Some(report);
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let done = done.into_inner().expect("no thread panicked");
+    done.into_iter()
+        .map(|report| report.expect("every case was run"))
+        .collect()
+}
+
+fn accept(case: &Case, report: &Report) -> Result<(), String> {
+    let Some(rendered) = &report.rendered else {
+        return Ok(());
+    };
+    gate::accept(case, &report.engine, rendered).map_err(|error| format!("{}: {error}", case.name))
+}
+
+fn table(reports: &[Report]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["verdict", "scenario", "ms", "reason"]);
+    for report in reports {
+        table.add_row([
+            verdict_cell(&report.verdict),
+            Cell::new(&report.name),
+            Cell::new(report.wall.as_millis()).set_alignment(comfy_table::CellAlignment::Right),
+            Cell::new(report.verdict.reason().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn verdict_cell(verdict: &Verdict) -> Cell {
+    let color = match verdict {
+        Verdict::Pass => Color::Green,
+        Verdict::Known(_) => Color::Cyan,
+        Verdict::Skip(_) => Color::Yellow,
+        Verdict::Fixed(_) | Verdict::Fail(_) | Verdict::Broken(_) => Color::Red,
+    };
+    Cell::new(verdict.word())
+        .fg(color)
+        .add_attribute(Attribute::Bold)
+}
+
+fn show(case: &Case, report: &Report) {
+    anstream::println!(
+        "\n{} under {}: {}",
+        report.name,
+        report.engine,
+        report.verdict
+    );
+    anstream::println!("{}", report.details());
+    anstream::println!(
+        "repeat: notifreeze run {} --engine {}\n",
+        case.path.display(),
+        report.engine
+    );
+}
+
+fn summary(reports: &[Report], engine: &EngineSpec, wall: Duration) -> String {
+    let count = |word: &str| {
+        reports
+            .iter()
+            .filter(|report| report.verdict.word() == word)
+            .count()
+    };
+    let counts: Vec<String> = ["pass", "known", "fixed", "fail", "skip", "broken"]
+        .iter()
+        .map(|word| format!("{} {word}", count(word)))
+        .collect();
+    format!(
+        "{} scenarios under {engine}: {} in {:.2} s",
+        reports.len(),
+        counts.join(", "),
+        wall.as_secs_f64()
+    )
+}

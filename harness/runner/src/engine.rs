@@ -1,0 +1,155 @@
+//! Ways to cut a run in two.
+//!
+//! An engine is given a parked process tree and gives back a parked process tree, with the same
+//! pids, and what it declares lost. It runs inside the sandbox, in the process that reaps the
+//! subject. It does not compare, judge or print.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cr::sys::spawn::{Program, spawn};
+use nix::unistd::Pid;
+use scenario::Loss;
+use serde::{Deserialize, Serialize};
+
+use crate::park::Parking;
+
+mod builtin;
+mod saboteur;
+
+pub use saboteur::Defect;
+
+/// An engine and its settings, as `--engine` names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineSpec {
+    /// Hands the parked subject back.
+    Control,
+    /// Our own dump and restore.
+    Builtin,
+    /// Builtin with one planted defect.
+    Saboteur(Defect),
+}
+
+impl EngineSpec {
+    /// The name without settings: the folder of its snapshots, the word after `known`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Builtin => "builtin",
+            Self::Saboteur(_) => "saboteur",
+        }
+    }
+
+    /// Reads `control`, `builtin`, `saboteur=DEFECT`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names what is known.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "control" => Ok(Self::Control),
+            None if text == "builtin" => Ok(Self::Builtin),
+            Some(("saboteur", defect)) => Defect::parse(defect).map(Self::Saboteur),
+            None if text == "saboteur" => Err(format!(
+                "saboteur needs a defect: saboteur=DEFECT, one of {}",
+                Defect::list()
+            )),
+            _ => Err(format!(
+                "unknown engine {text:?}: one of control, builtin, saboteur=DEFECT"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for EngineSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saboteur(defect) => write!(f, "saboteur={}", defect.name()),
+            Self::Control | Self::Builtin => f.write_str(self.name()),
+        }
+    }
+}
+
+/// What an engine has to work with.
+#[derive(Debug)]
+pub struct Workshop<'a> {
+    /// The parked main process.
+    pub subject: Pid,
+    pub subject_program: &'a Path,
+    pub plan: &'a Path,
+    pub log: &'a Path,
+    /// The root of the world, absolute.
+    pub world: &'a Path,
+    /// An empty directory outside the world for images and logs of this cut.
+    pub images: &'a Path,
+    /// Paths that the scenario names, relative to the world.
+    pub names: &'a [PathBuf],
+    /// Options of the scenario's `criu-opts` header.
+    pub criu_opts: &'a [String],
+    pub parking: &'a Parking,
+}
+
+/// A cut that worked: the parked main process, and what was declared lost.
+#[derive(Debug)]
+pub struct Cut {
+    pub subject: Pid,
+    pub losses: Vec<Loss>,
+}
+
+/// A cut that did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CutError {
+    /// The engine cannot work here; the subject is unharmed.
+    Skip(String),
+    /// Dump refused by name; the subject is unharmed.
+    Refused(String),
+    /// Dump or restore failed.
+    Failed(String),
+}
+
+/// Cuts.
+///
+/// # Errors
+///
+/// [`CutError`].
+pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
+    match spec {
+        EngineSpec::Control => Ok(Cut {
+            subject: shop.subject,
+            losses: Vec::new(),
+        }),
+        EngineSpec::Builtin => builtin::cut(shop, None),
+        EngineSpec::Saboteur(defect) => builtin::cut(shop, Some(*defect)),
+    }
+}
+
+/// Starts the subject program in the world, with these arguments, at this pid if one is given.
+///
+/// # Errors
+///
+/// A sentence.
+pub fn start_subject(
+    program: &Path,
+    args: &[&Path],
+    world: &Path,
+    pid: Option<Pid>,
+) -> Result<Pid, String> {
+    let c_string = |path: &Path| {
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| format!("{path:?}: a NUL in a path"))
+    };
+    let mut argv = vec![c_string(program)?];
+    for arg in args {
+        argv.push(c_string(arg)?);
+    }
+    let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
+    spawn(&Program {
+        path: argv[0],
+        args: &argv,
+        dir: &c_string(world)?,
+        pid,
+    })
+    .map_err(|error| format!("start the subject: {error}"))
+}

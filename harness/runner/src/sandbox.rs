@@ -1,0 +1,120 @@
+//! One run in a sandbox of its own, seen from the harness.
+//!
+//! The harness starts `notifreeze sandbox` and hands it a [`Job`]; the program makes its
+//! namespaces and answers. Whatever the run makes lives in those namespaces, so it is gone when
+//! the run is over, and also when the harness or the sandbox is killed: each process of the chain
+//! asks the kernel to be killed when its parent dies (`PR_SET_PDEATHSIG`), and the death of the
+//! namespace's init takes every process and mount with it.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::job::{Answer, Job};
+
+mod init;
+mod outer;
+mod world;
+
+pub use outer::main;
+
+/// The programs of this package.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    pub notifreeze: PathBuf,
+    pub subject: PathBuf,
+}
+
+impl Programs {
+    /// Those that lie beside the running `notifreeze`.
+    ///
+    /// # Errors
+    ///
+    /// If the path of the running program cannot be read.
+    pub fn beside_current() -> std::io::Result<Self> {
+        let notifreeze = std::env::current_exe()?;
+        let subject = notifreeze.with_file_name("notifreeze-subject");
+        Ok(Self {
+            notifreeze,
+            subject,
+        })
+    }
+}
+
+/// Time that a sandbox has beyond the job's own limit before it is killed from outside. The inner
+/// limit names the step; this one only fires when init itself hangs, as behind a permission event.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a job.
+#[must_use]
+pub fn run(job: &Job, programs: &Programs) -> Answer {
+    match start(job, &programs.notifreeze).and_then(|child| finish(child, job)) {
+        Ok(answer) => answer,
+        Err(error) => Answer::Broken(format!("sandbox: {error}")),
+    }
+}
+
+fn start(job: &Job, notifreeze: &Path) -> std::io::Result<Child> {
+    let mut child = Command::new(notifreeze)
+        .arg("sandbox")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("piped above");
+    // A sandbox that dies at once closes the pipe; its own words, read later, say why.
+    match stdin.write_all(&serde_json::to_vec(job)?) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(child),
+    }
+}
+
+fn finish(mut child: Child, job: &Job) -> std::io::Result<Answer> {
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    let limit = Duration::from_millis(job.limit_ms) + GRACE;
+    let Some(answer) = read_within(&mut stdout, limit)? else {
+        child.kill()?;
+        child.wait()?;
+        return Ok(Answer::Broken(format!(
+            "no answer within {} s: the sandbox was killed",
+            limit.as_secs()
+        )));
+    };
+    let mut words = String::new();
+    stderr.read_to_string(&mut words)?;
+    let status = child.wait()?;
+    serde_json::from_slice(&answer).or_else(|_| {
+        Ok(Answer::Broken(format!(
+            "sandbox ended with {status}: {}",
+            words.trim()
+        )))
+    })
+}
+
+/// Everything up to the end of the stream, or nothing if that has not come within `limit`.
+fn read_within(
+    stream: &mut std::process::ChildStdout,
+    limit: Duration,
+) -> std::io::Result<Option<Vec<u8>>> {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    let deadline = std::time::Instant::now() + limit;
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 1 << 16];
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut entry = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut entry, timeout)? == 0 {
+            return Ok(None);
+        }
+        match stream.read(&mut chunk)? {
+            0 => return Ok(Some(bytes)),
+            n => bytes.extend_from_slice(&chunk[..n]),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The init of a sandbox: runs one scenario once, cuts it where it asks for that, and watches.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use scenario::{Call, Fact, Loss, Scenario, log};
+
+use super::world::{self, World};
+use crate::bystander::Bystander;
+use crate::engine::{self, Cut, CutError, Workshop};
+use crate::job::{Answer, Job, Times};
+use crate::observe;
+use crate::park::{Parking, Stop};
+use crate::survey::{Names, Survey};
+
+/// Runs the job. The caller is pid 1 of new mount and pid namespaces and exits afterwards, which
+/// ends every process of the run.
+pub(super) fn run(job: &Job) -> Answer {
+    match Run::prepare(job).and_then(Run::finish) {
+        Ok(answer) => answer,
+        Err(End(answer)) => *answer,
+    }
+}
+
+/// A run that ended before its last step.
+struct End(Box<Answer>);
+
+impl End {
+    fn broken(reason: impl Into<String>) -> Self {
+        Self(Box::new(Answer::Broken(reason.into())))
+    }
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self::broken(reason)
+    }
+}
+
+/// A run under way.
+struct Run<'a> {
+    job: &'a Job,
+    scenario: Scenario,
+    world: World,
+    plan: PathBuf,
+    log: PathBuf,
+    parking: Parking,
+    subject: Pid,
+    names: Names,
+    n_cuts: u32,
+    surveys: Vec<(usize, Vec<Fact>)>,
+    losses: Vec<Loss>,
+    times: Times,
+    started: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn prepare(job: &'a Job) -> Result<Self, End> {
+        let started = Instant::now();
+        let scenario = scenario::parse(&job.scenario)
+            .map_err(|_| End::broken("the scenario does not parse"))?
+            .scenario;
+        let myself = std::env::current_exe().map_err(|error| error.to_string())?;
+        let world = world::make(&[&myself, &job.subject])
+            .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+        let plan = world.control.join("plan");
+        let log = world.control.join("log");
+        fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
+        fs::write(&log, b"").map_err(|error| format!("log: {error}"))?;
+        let parking = Parking::new(Duration::from_millis(job.limit_ms))?;
+        let subject = engine::start_subject(&job.subject, &[&plan, &log], &world.root, None)?;
+        let names = Names::of(&scenario, &world.root);
+        let times = Times {
+            setup_us: micros(started),
+            ..Times::default()
+        };
+        Ok(Self {
+            job,
+            scenario,
+            world,
+            plan,
+            log,
+            parking,
+            subject,
+            names,
+            n_cuts: 0,
+            surveys: Vec::new(),
+            losses: Vec::new(),
+            times,
+            started,
+        })
+    }
+
+    /// Follows the subject from park to park until its last step.
+    fn finish(mut self) -> Result<Answer, End> {
+        loop {
+            match self.parking.wait(self.subject) {
+                Stop::Parked => {}
+                Stop::Ended(how) => {
+                    return Err(End::broken(format!("{}: {how}", self.where_now())));
+                }
+                Stop::TimedOut => {
+                    return Err(End::broken(format!(
+                        "{}: no progress for {} ms",
+                        self.where_now(),
+                        self.job.limit_ms
+                    )));
+                }
+            }
+            let records = self.records()?;
+            let step = records.last().map_or(log::END, |record| record.step);
+            if step == log::END {
+                return self.conclude(&records);
+            }
+            let index = step as usize;
+            match self.scenario.steps.get(index).map(|step| step.call) {
+                Some(Call::Checkpoint) => self.cut(index, &records)?,
+                Some(Call::Look) => self.look(index, &records)?,
+                _ => {
+                    return Err(End::broken(format!(
+                        "step {index}: parked without a reason"
+                    )));
+                }
+            }
+            kill(self.subject, Signal::SIGCONT).map_err(|errno| format!("continue: {errno}"))?;
+        }
+    }
+
+    fn cut(&mut self, index: usize, records: &[log::Record]) -> Result<(), End> {
+        let images = self.world.control.join(format!("cut{}", self.n_cuts));
+        self.n_cuts += 1;
+        fs::create_dir(&images).map_err(|error| format!("{}: {error}", images.display()))?;
+        let before = Instant::now();
+        let processes = observe::processes(&self.scenario, records, self.subject);
+        let earlier = Survey::take(&processes, &self.names)?;
+        let bystander = Bystander::attach(&self.names, &earlier)?;
+        self.times.watch_us += micros(before);
+
+        let before = Instant::now();
+        let cut = engine::cut(
+            &self.job.engine,
+            &Workshop {
+                subject: self.subject,
+                subject_program: &self.job.subject,
+                plan: &self.plan,
+                log: &self.log,
+                world: &self.world.root,
+                images: &images,
+                names: self.names.candidates(),
+                criu_opts: &self.scenario.criu_opts,
+                parking: &self.parking,
+            },
+        );
+        self.times.cut_us += micros(before);
+        self.keep(&images)?;
+        let Cut { subject, losses } = cut.map_err(|error| {
+            End(Box::new(match error {
+                CutError::Skip(reason) => Answer::Skipped(reason),
+                CutError::Refused(reason) => Answer::Refused(reason),
+                CutError::Failed(reason) => Answer::Failed(reason),
+            }))
+        })?;
+
+        let before = Instant::now();
+        self.subject = subject;
+        let heard = bystander.drain()?;
+        let later = Survey::take(&processes, &self.names)?;
+        let mut facts = later.facts(Some(&earlier));
+        facts.extend(heard.into_iter().map(Fact::Bystander));
+        facts.extend(losses.iter().cloned().map(Fact::Loss));
+        self.surveys.push((index, facts));
+        self.losses.extend(losses);
+        self.times.watch_us += micros(before);
+        Ok(())
+    }
+
+    fn look(&mut self, index: usize, records: &[log::Record]) -> Result<(), End> {
+        let before = Instant::now();
+        let processes = observe::processes(&self.scenario, records, self.subject);
+        let step = &self.scenario.steps[index];
+        let fd = observe::looked_at(step, &self.scenario, records)
+            .ok_or_else(|| format!("step {index}: look at what no step made"))?;
+        let survey = Survey::take(&processes, &self.names)?;
+        let facts = survey.facts_of(step.process.as_ref(), fd);
+        self.surveys.push((index, facts));
+        self.times.watch_us += micros(before);
+        Ok(())
+    }
+
+    /// The audit after the last step. Nobody listens any more, so it may make events.
+    fn conclude(mut self, records: &[log::Record]) -> Result<Answer, End> {
+        let before = Instant::now();
+        let processes = observe::processes(&self.scenario, records, self.subject);
+        let survey = Survey::take(&processes, &self.names)?;
+        let mut facts = survey.facts(None);
+        let drained = crate::survey::drain(&processes, &self.names)?;
+        facts.extend(crate::survey::tree(&self.world.root)?);
+        facts.extend(crate::survey::leftovers(&processes)?);
+        let transcript =
+            observe::transcript(&self.scenario, records, self.surveys, facts, drained)?;
+        self.times.watch_us += micros(before);
+        self.times.total_us = micros(self.started);
+        Ok(Answer::Finished {
+            transcript,
+            losses: self.losses,
+            times: self.times,
+        })
+    }
+
+    fn records(&self) -> Result<Vec<log::Record>, End> {
+        let bytes = fs::read(&self.log).map_err(|error| format!("log: {error}"))?;
+        log::decode(&bytes).map_err(|error| End::broken(error.to_string()))
+    }
+
+    /// The step that was under way, for a message.
+    fn where_now(&self) -> String {
+        let next = self
+            .records()
+            .ok()
+            .and_then(|records| records.last().map(|record| record.step))
+            .map_or(0, |step| step as usize + 1);
+        match self.scenario.steps.get(next) {
+            Some(step) => format!("step {}: {step}", next + 1),
+            None => "after the last step".to_owned(),
+        }
+    }
+
+    fn keep(&self, images: &Path) -> Result<(), End> {
+        let Some(keep) = &self.job.keep else {
+            return Ok(());
+        };
+        copy_tree(images, &keep.join(images.file_name().expect("made above")))
+            .map_err(|error| End::broken(format!("keep {}: {error}", keep.display())))
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

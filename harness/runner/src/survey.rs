@@ -1,0 +1,127 @@
+//! What can be seen of a parked process tree from outside, without making an event: every
+//! descriptor, watch and mark, as facts with names in place of inodes.
+//!
+//! The audit at the end of a run also lives here. It drains queues and reads files, so it comes
+//! when nobody listens any more.
+
+use std::collections::HashMap;
+
+use nix::unistd::Pid;
+use scenario::{Descriptor, DescriptorKind, Fact, Mark, Name, Object, Watch};
+
+mod audit;
+mod descriptor;
+mod names;
+
+pub use audit::{Drained, drain, leftovers, tree};
+pub use names::Names;
+
+use descriptor::{Seen, Times};
+use names::Resolver;
+
+/// A process of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// None: the main process.
+    pub name: Option<Name>,
+    pub pid: Pid,
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Survey {
+    descriptors: Vec<Seen>,
+}
+
+impl Survey {
+    /// Looks at every descriptor of every process.
+    ///
+    /// # Errors
+    ///
+    /// In words: which call on which descriptor failed.
+    pub fn take(processes: &[Process], names: &Names) -> Result<Self, String> {
+        let mut descriptors: Vec<Seen> = Vec::new();
+        for process in processes {
+            descriptor::see_all(process, processes, &mut descriptors)?;
+        }
+        let mut resolver = Resolver::new(names, &descriptors);
+        for seen in &mut descriptors {
+            seen.name_objects(&mut resolver);
+        }
+        Ok(Self { descriptors })
+    }
+
+    /// Everything, in order of process and descriptor. With an earlier survey of the same run,
+    /// each object's times are compared with it.
+    #[must_use]
+    pub fn facts(&self, earlier: Option<&Self>) -> Vec<Fact> {
+        let times: HashMap<(&Option<Name>, i32), Times> = earlier
+            .iter()
+            .flat_map(|survey| &survey.descriptors)
+            .filter_map(|seen| Some(((&seen.fact.process, seen.fact.fd), seen.times?)))
+            .collect();
+        let mut facts = Vec::new();
+        for seen in &self.descriptors {
+            let mut fact = seen.fact.clone();
+            if let (Some(stat), Some(now), Some(then)) = (
+                &mut fact.stat,
+                seen.times,
+                times.get(&(&fact.process, fact.fd)),
+            ) {
+                stat.changed = now.changed_since(*then);
+            }
+            facts.push(Fact::Descriptor(fact));
+            facts.extend(seen.body_facts());
+        }
+        facts
+    }
+
+    /// One descriptor: what a `look` shows.
+    #[must_use]
+    pub fn facts_of(&self, process: Option<&Name>, fd: i32) -> Vec<Fact> {
+        self.descriptors
+            .iter()
+            .filter(|seen| seen.fact.process.as_ref() == process && seen.fact.fd == fd)
+            .flat_map(|seen| {
+                let mut facts = vec![Fact::Descriptor(seen.fact.clone())];
+                facts.extend(seen.body_facts());
+                facts
+            })
+            .collect()
+    }
+
+    /// Every descriptor that refers to an inode of the world, for whoever wants to watch it.
+    pub(crate) fn inodes(&self) -> impl Iterator<Item = (Pid, i32, &Object)> {
+        self.descriptors
+            .iter()
+            .filter(|seen| {
+                !matches!(
+                    seen.fact.kind,
+                    DescriptorKind::Inotify | DescriptorKind::Fanotify | DescriptorKind::Epoll
+                )
+            })
+            .map(|seen| (seen.pid, seen.fact.fd, &seen.fact.object))
+    }
+}
+
+/// What hangs on a group.
+#[derive(Debug, Default)]
+struct Body {
+    watches: Vec<Watch>,
+    marks: Vec<Mark>,
+    next_wd: Option<i32>,
+}
+
+impl Seen {
+    fn body_facts(&self) -> Vec<Fact> {
+        let Descriptor { process, fd, .. } = &self.fact;
+        let mut facts: Vec<Fact> = self.body.watches.iter().cloned().map(Fact::Watch).collect();
+        facts.extend(self.body.marks.iter().cloned().map(Fact::Mark));
+        facts.extend(self.body.next_wd.map(|wd| Fact::NextWd {
+            process: process.clone(),
+            fd: *fd,
+            wd,
+        }));
+        facts
+    }
+}

@@ -1,0 +1,154 @@
+//! The audit after the last step: unread queues, the visible tree, and what was left behind.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cr::sys::inspect;
+use scenario::{Bytes, Entry, Fact, Stat};
+
+use super::{Names, Process};
+
+/// What was unread in a group at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drained {
+    pub fd: i32,
+    /// Records as read(2) gives them.
+    pub bytes: Vec<u8>,
+}
+
+/// Drains every inotify group of every process, each once.
+///
+/// # Errors
+///
+/// In words: which call on which descriptor failed.
+pub fn drain(processes: &[Process], _names: &Names) -> Result<Vec<Drained>, String> {
+    let mut drained = Vec::new();
+    for process in processes {
+        let pidfd = inspect::pidfd_open(process.pid)
+            .map_err(|errno| format!("pidfd_open {}: {errno}", process.pid))?;
+        for fd in inspect::groups(process.pid).map_err(|error| error.to_string())? {
+            let file = inspect::pidfd_getfd(&pidfd, fd)
+                .map_err(|errno| format!("pidfd_getfd fd {fd}: {errno}"))?;
+            let bytes = cr::queue::drain(file.as_fd()).map_err(|error| error.to_string())?;
+            if !bytes.is_empty() {
+                drained.push(Drained { fd, bytes });
+            }
+        }
+    }
+    Ok(drained)
+}
+
+/// Every object below the root of the world, in order of path. Reads every file.
+///
+/// # Errors
+///
+/// In words: which object could not be read.
+pub fn tree(world: &Path) -> Result<Vec<Fact>, String> {
+    let mut entries = Vec::new();
+    let mut inodes: HashMap<(u64, u64), u32> = HashMap::new();
+    walk(world, world, &mut inodes, &mut entries)
+        .map_err(|error| format!("walk the world: {error}"))?;
+    Ok(entries.into_iter().map(Fact::Entry).collect())
+}
+
+fn walk(
+    world: &Path,
+    directory: &Path,
+    inodes: &mut HashMap<(u64, u64), u32>,
+    entries: &mut Vec<Entry>,
+) -> std::io::Result<()> {
+    let mut names = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    names.sort_by_key(fs::DirEntry::file_name);
+    for name in names {
+        let path = name.path();
+        let metadata = fs::symlink_metadata(&path)?;
+        let inner = path.strip_prefix(world).expect("below the world");
+        let is_file = metadata.is_file();
+        let inode = if is_file && metadata.nlink() > 1 {
+            let next = u32::try_from(inodes.len() + 1).expect("fewer inodes than 2^32");
+            *inodes
+                .entry((metadata.dev(), metadata.ino()))
+                .or_insert(next)
+        } else {
+            0
+        };
+        entries.push(Entry {
+            path: Bytes::from(inner.as_os_str().as_bytes()),
+            stat: Stat {
+                mode: metadata.mode(),
+                nlink: metadata.nlink(),
+                uid: metadata.uid(),
+                gid: metadata.gid(),
+                size: metadata.size(),
+                blocks: metadata.blocks(),
+                xattrs: inspect::xattrs(&path)
+                    .into_iter()
+                    .map(|(name, value)| (Bytes(name), Bytes(value)))
+                    .collect(),
+                changed: Vec::new(),
+                content: if is_file {
+                    Some(digest(fs::File::open(&path)?)?)
+                } else {
+                    None
+                },
+            },
+            link: metadata
+                .is_symlink()
+                .then(|| fs::read_link(&path))
+                .transpose()?
+                .map(|target| Bytes(target.into_os_string().into_vec())),
+            inode,
+        });
+        if metadata.is_dir() {
+            walk(world, &path, inodes, entries)?;
+        }
+    }
+    Ok(())
+}
+
+/// FNV-1a, 64 bits, of everything that can be read.
+pub(super) fn digest(mut file: fs::File) -> std::io::Result<u64> {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let mut buffer = vec![0; 1 << 16];
+    let mut hash = OFFSET;
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(hash);
+        }
+        for &byte in &buffer[..n] {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+        }
+    }
+}
+
+/// Processes of the sandbox that are neither init nor of the run.
+///
+/// # Errors
+///
+/// If `/proc` cannot be listed.
+pub fn leftovers(processes: &[Process]) -> Result<Vec<Fact>, String> {
+    let mut facts = Vec::new();
+    let entries = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+    for entry in entries.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let known = processes.iter().any(|process| process.pid.as_raw() == pid);
+        if pid != 1 && !known {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            facts.push(Fact::Leftover(format!("process {}", name.trim())));
+        }
+    }
+    Ok(facts)
+}

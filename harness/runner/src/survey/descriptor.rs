@@ -1,0 +1,335 @@
+//! One descriptor of another process, seen from outside.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+
+use cr::sys::{handle, inspect};
+use fsnotify::fdinfo::{Body as InfoBody, Group, Level, MarkTarget as InfoTarget};
+use fsnotify::handle::FileHandle;
+use fsnotify::{Ino, Sdev};
+use nix::unistd::Pid;
+use scenario::{Bytes, Descriptor, DescriptorKind, Mark, MarkTarget, Object, Stat, Watch};
+
+use super::names::{Resolver, sdev};
+use super::{Body, Process};
+
+/// A descriptor, and what is kept of it beyond the fact.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) pid: Pid,
+    pub(super) fact: Descriptor,
+    pub(super) link: Vec<u8>,
+    pub(super) number: Option<(Sdev, Ino)>,
+    pub(super) handle: Option<FileHandle>,
+    pub(super) times: Option<Times>,
+    pub(super) body: Body,
+    group: Option<Group>,
+}
+
+/// Access and modification time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    atime: (i64, i64),
+    mtime: (i64, i64),
+}
+
+impl Times {
+    pub(super) fn changed_since(self, then: Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        if self.atime != then.atime {
+            changed.push("atime".to_owned());
+        }
+        if self.mtime != then.mtime {
+            changed.push("mtime".to_owned());
+        }
+        changed
+    }
+}
+
+/// `O_CLOEXEC` in the `flags:` line of fdinfo: set for a descriptor that closes on exec.
+const CLOSE_ON_EXEC: u32 = nix::libc::O_CLOEXEC.cast_unsigned();
+
+/// Looks at every descriptor of a process and appends them in order of number.
+pub(super) fn see_all(
+    process: &Process,
+    processes: &[Process],
+    into: &mut Vec<Seen>,
+) -> Result<(), String> {
+    let directory = format!("/proc/{}/fd", process.pid);
+    let entries = fs::read_dir(&directory).map_err(|error| format!("{directory}: {error}"))?;
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry
+            .map_err(|error| format!("{directory}: {error}"))?
+            .file_name();
+        let number: Option<i32> = name.to_str().and_then(|name| name.parse().ok());
+        numbers.push(number.ok_or_else(|| format!("{directory}: not a number: {name:?}"))?);
+    }
+    numbers.sort_unstable();
+    let pidfd = inspect::pidfd_open(process.pid)
+        .map_err(|errno| format!("pidfd_open {}: {errno}", process.pid))?;
+    for fd in numbers {
+        if let Some(seen) = see(process, processes, &pidfd, fd, into)? {
+            into.push(seen);
+        }
+    }
+    Ok(())
+}
+
+/// None for the standard streams that every subject starts with.
+fn see(
+    process: &Process,
+    processes: &[Process],
+    pidfd: &OwnedFd,
+    fd: i32,
+    earlier: &[Seen],
+) -> Result<Option<Seen>, String> {
+    let pid = process.pid;
+    let failed = |call: &str, error: &dyn std::fmt::Display| format!("{call} fd {fd}: {error}");
+    let link = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
+        Ok(link) => link.into_os_string().into_vec(),
+        // `do_proc_readlink` has one page for the path.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENAMETOOLONG) => {
+            b"path too long to read".to_vec()
+        }
+        Err(error) => return Err(failed("readlink", &error)),
+    };
+    if fd <= 2 && link == b"/dev/null" {
+        return Ok(None);
+    }
+    let info = fs::read(format!("/proc/{pid}/fdinfo/{fd}"))
+        .map_err(|error| failed("read fdinfo of", &error))?;
+    let file = inspect::pidfd_getfd(pidfd, fd).map_err(|errno| failed("pidfd_getfd", &errno))?;
+    let metadata = fs::metadata(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .map_err(|error| failed("stat", &error))?;
+    let kind = kind(&link, &metadata);
+    let head = Head::parse(&info).ok_or_else(|| failed("fdinfo of", &"no head"))?;
+    let is_group = matches!(kind, DescriptorKind::Inotify | DescriptorKind::Fanotify);
+    let group = is_group
+        .then(|| Group::parse(&info, Level::Lenient).map_err(|error| failed("fdinfo of", &error)))
+        .transpose()?;
+    let is_inode = !is_group && kind != DescriptorKind::Epoll;
+    let fact = Descriptor {
+        process: process.name.clone(),
+        fd,
+        kind,
+        object: Object::Other(String::new()),
+        flags: head.flags & !CLOSE_ON_EXEC,
+        close_on_exec: head.flags & CLOSE_ON_EXEC != 0,
+        offset: is_inode.then_some(head.offset),
+        owner: owner(&file, processes).map_err(|errno| failed("fcntl F_GETOWN_EX", &errno))?,
+        signal: inspect::signal(&file).unwrap_or(0),
+        shared_with: shared_with(pid, fd, earlier),
+        unread: is_group
+            .then(|| inspect::unread(&file))
+            .transpose()
+            .map_err(|errno| failed("ioctl FIONREAD", &errno))?,
+        group_flags: group.as_ref().and_then(|group| match &group.body {
+            InfoBody::Fanotify {
+                flags, event_flags, ..
+            } => Some((flags.0, event_flags.0)),
+            _ => None,
+        }),
+        interest: if kind == DescriptorKind::Epoll {
+            interest(&info)
+        } else {
+            Vec::new()
+        },
+        stat: is_inode.then(|| stat(&file, &metadata)),
+    };
+    Ok(Some(Seen {
+        pid,
+        link,
+        number: is_inode.then(|| (sdev(metadata.dev()), Ino(metadata.ino()))),
+        handle: if is_inode {
+            handle::of_file(&file).ok()
+        } else {
+            None
+        },
+        times: is_inode.then(|| Times {
+            atime: (metadata.atime(), metadata.atime_nsec()),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+        }),
+        body: Body {
+            next_wd: next_wd(&file, &fact),
+            ..Body::default()
+        },
+        group,
+        fact,
+    }))
+}
+
+/// The head of any fdinfo: offset and flags.
+struct Head {
+    offset: u64,
+    flags: u32,
+}
+
+impl Head {
+    fn parse(info: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(info);
+        let field = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key))
+                .map(str::trim)
+        };
+        Some(Self {
+            offset: field("pos:")?.parse().ok()?,
+            flags: u32::from_str_radix(field("flags:")?, 8).ok()?,
+        })
+    }
+}
+
+fn kind(link: &[u8], metadata: &fs::Metadata) -> DescriptorKind {
+    match link {
+        b"anon_inode:inotify" => return DescriptorKind::Inotify,
+        b"anon_inode:[fanotify]" => return DescriptorKind::Fanotify,
+        b"anon_inode:[eventpoll]" => return DescriptorKind::Epoll,
+        _ => {}
+    }
+    match metadata.mode() & nix::libc::S_IFMT {
+        nix::libc::S_IFREG => DescriptorKind::Regular,
+        nix::libc::S_IFDIR => DescriptorKind::Directory,
+        nix::libc::S_IFIFO => DescriptorKind::Fifo,
+        nix::libc::S_IFSOCK => DescriptorKind::Socket,
+        nix::libc::S_IFLNK => DescriptorKind::Symlink,
+        nix::libc::S_IFCHR | nix::libc::S_IFBLK => DescriptorKind::Device,
+        _ => DescriptorKind::Other,
+    }
+}
+
+fn owner(file: &OwnedFd, processes: &[Process]) -> nix::Result<Option<String>> {
+    use inspect::Owner;
+    // An O_PATH descriptor has no owner; fcntl says EBADF.
+    let owner = match inspect::owner(file) {
+        Err(nix::errno::Errno::EBADF) => None,
+        owner => owner?,
+    };
+    let name_of = |pid: i32| {
+        processes
+            .iter()
+            .find(|process| process.pid.as_raw() == pid)
+            .map_or_else(
+                || format!("pid {pid}"),
+                |process| {
+                    process
+                        .name
+                        .as_ref()
+                        .map_or("main", |name| &name.0)
+                        .to_owned()
+                },
+            )
+    };
+    Ok(owner.map(|owner| match owner {
+        Owner::Process(pid) => name_of(pid),
+        Owner::Thread(tid) => format!("thread of {}", name_of(tid)),
+        Owner::Group(group) => format!("group of {}", name_of(group)),
+    }))
+}
+
+/// The first descriptor seen so far with the same open file description.
+fn shared_with(pid: Pid, fd: i32, earlier: &[Seen]) -> Option<(Option<scenario::Name>, i32)> {
+    earlier
+        .iter()
+        .find(|seen| inspect::same_description((seen.pid, seen.fact.fd), (pid, fd)))
+        .map(|seen| (seen.fact.process.clone(), seen.fact.fd))
+}
+
+fn stat(file: &OwnedFd, metadata: &fs::Metadata) -> Stat {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Stat {
+        mode: metadata.mode(),
+        nlink: metadata.nlink(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        size: metadata.size(),
+        blocks: metadata.blocks(),
+        xattrs: inspect::xattrs(path.as_ref())
+            .into_iter()
+            .map(|(name, value)| (Bytes(name), Bytes(value)))
+            .collect(),
+        changed: Vec::new(),
+        content: None,
+    }
+}
+
+/// The `tfd:` lines of an epoll descriptor's fdinfo (`ep_show_fdinfo`), in order of descriptor:
+/// their own order is that of a tree by address.
+fn interest(info: &[u8]) -> Vec<(i32, u32, u64)> {
+    let text = String::from_utf8_lossy(info);
+    let mut interest: Vec<(i32, u32, u64)> = text
+        .lines()
+        .filter(|line| line.starts_with("tfd:"))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().filter(|word| !word.ends_with(':'));
+            Some((
+                words.next()?.parse().ok()?,
+                u32::from_str_radix(words.next()?, 16).ok()?,
+                u64::from_str_radix(words.next()?, 16).ok()?,
+            ))
+        })
+        .collect();
+    interest.sort_unstable();
+    interest
+}
+
+/// Asked only of an empty queue: the answer leaves an event that is read again at once.
+fn next_wd(file: &OwnedFd, fact: &Descriptor) -> Option<i32> {
+    if fact.kind != DescriptorKind::Inotify || fact.unread != Some(0) {
+        return None;
+    }
+    {
+        let _ = file;
+        None
+    }
+}
+
+impl Seen {
+    /// Fills in what needs the names of every descriptor of the survey.
+    pub(super) fn name_objects(&mut self, resolver: &mut Resolver) {
+        self.fact.object = resolver.link_object(self);
+        let Some(group) = &self.group else {
+            return;
+        };
+        let (process, fd) = (&self.fact.process, self.fact.fd);
+        match &group.body {
+            InfoBody::Unstated => {}
+            InfoBody::Inotify { watches } => {
+                self.body.watches = watches
+                    .iter()
+                    .map(|watch| Watch {
+                        process: process.clone(),
+                        fd,
+                        wd: watch.wd.number(),
+                        target: resolver.target((watch.sdev, watch.ino), watch.handle.as_ref()),
+                        mask: watch.mask,
+                    })
+                    .collect();
+            }
+            InfoBody::Fanotify { marks, .. } => {
+                self.body.marks = marks
+                    .iter()
+                    .map(|mark| Mark {
+                        process: process.clone(),
+                        fd,
+                        target: mark_target(&mark.target, resolver),
+                        flags: mark.flags.0,
+                        mask: mark.mask.0,
+                        ignored_mask: mark.ignored_mask.0,
+                    })
+                    .collect();
+            }
+        }
+    }
+}
+
+fn mark_target(target: &InfoTarget, resolver: &mut Resolver) -> MarkTarget {
+    match target {
+        InfoTarget::Inode { ino, sdev, handle } => {
+            MarkTarget::Inode(resolver.target((*sdev, *ino), handle.as_ref()))
+        }
+        other => MarkTarget::Unknown(format!("{other:?}")),
+    }
+}

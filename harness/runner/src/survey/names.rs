@@ -1,0 +1,218 @@
+//! From inodes to names: what a path of the scenario, a descriptor or a handle refers to.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use fsnotify::handle::FileHandle;
+use fsnotify::{Ino, Sdev};
+use scenario::{Arg, ArgKind, Bytes, Call, Object, Scenario};
+
+use super::descriptor::Seen;
+
+/// The paths that a scenario names. They are what may be looked up without listing a directory,
+/// which would make events.
+#[derive(Clone, Debug)]
+pub struct Names {
+    world: PathBuf,
+    candidates: Vec<PathBuf>,
+}
+
+impl Names {
+    /// Every path argument of the scenario and every directory above it, sorted, relative to the
+    /// root of the world.
+    #[must_use]
+    pub fn of(scenario: &Scenario, world: &Path) -> Self {
+        let mut candidates = vec![PathBuf::new()];
+        // A relative path counts from every directory that some step changes to.
+        let mut bases = vec![PathBuf::new()];
+        for step in &scenario.steps {
+            let kinds = step.call.signature().args;
+            for (arg, kind) in step.args.iter().zip(kinds) {
+                let (Arg::Bytes(bytes), ArgKind::Path | ArgKind::PathOrNull) = (arg, kind) else {
+                    continue;
+                };
+                let path = Path::new(std::ffi::OsStr::from_bytes(&bytes.0));
+                for base in bases.clone() {
+                    let Some(path) = normal(&base, path) else {
+                        continue;
+                    };
+                    if step.call == Call::Chdir && !bases.contains(&path) {
+                        bases.push(path.clone());
+                    }
+                    candidates.extend(path.ancestors().map(Path::to_path_buf));
+                }
+            }
+        }
+        candidates.sort();
+        candidates.dedup();
+        Self {
+            world: world.to_path_buf(),
+            candidates,
+        }
+    }
+
+    /// The root of the world, absolute.
+    #[must_use]
+    pub fn world(&self) -> &Path {
+        &self.world
+    }
+
+    /// Relative to the root of the world, which itself is the empty path.
+    #[must_use]
+    pub fn candidates(&self) -> &[PathBuf] {
+        &self.candidates
+    }
+
+    /// A path as facts show it: relative to the world, `.` for its root; as it is elsewhere.
+    #[must_use]
+    pub fn shown(&self, path: &[u8]) -> Bytes {
+        match Path::new(std::ffi::OsStr::from_bytes(path)).strip_prefix(&self.world) {
+            Ok(inner) if inner.as_os_str().is_empty() => Bytes::from("."),
+            Ok(inner) => Bytes::from(inner.as_os_str().as_bytes()),
+            Err(_) => Bytes::from(path),
+        }
+    }
+}
+
+/// A path without `.` and `..`, below the world; none for one that leaves it.
+fn normal(base: &Path, path: &Path) -> Option<PathBuf> {
+    if path.is_absolute() {
+        return None;
+    }
+    let mut normal = base.to_path_buf();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !normal.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(normal)
+}
+
+/// Names for the inodes of one survey.
+#[derive(Debug)]
+pub(super) struct Resolver<'a> {
+    names: &'a Names,
+    by_handle: HashMap<(Sdev, FileHandle), Object>,
+    by_number: HashMap<(Sdev, Ino), Object>,
+    n_unnamed: u32,
+}
+
+impl<'a> Resolver<'a> {
+    pub(super) fn new(names: &'a Names, descriptors: &[Seen]) -> Self {
+        let mut resolver = Self {
+            names,
+            by_handle: HashMap::new(),
+            by_number: HashMap::new(),
+            n_unnamed: 0,
+        };
+        for candidate in &names.candidates {
+            resolver.add_path(&names.world.join(candidate));
+        }
+        for seen in descriptors {
+            if let Some(number) = seen.number {
+                let object = resolver.link_object(seen);
+                resolver.add(number, seen.handle, &object);
+            }
+        }
+        resolver
+    }
+
+    fn add_path(&mut self, path: &Path) {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return;
+        };
+        let number = (sdev(metadata.dev()), Ino(metadata.ino()));
+        let handle = cr::sys::handle::of_path(path).ok();
+        let object = Object::Path(self.names.shown(path.as_os_str().as_bytes()));
+        self.add(number, handle, &object);
+    }
+
+    /// The first name wins: candidates are sorted, and come before descriptors.
+    fn add(&mut self, number: (Sdev, Ino), handle: Option<FileHandle>, object: &Object) {
+        if let Some(handle) = handle {
+            self.by_handle
+                .entry((number.0, handle))
+                .or_insert_with(|| object.clone());
+        }
+        self.by_number
+            .entry(number)
+            .or_insert_with(|| object.clone());
+    }
+
+    /// What the link of a descriptor says, read with the link count in mind: the kernel appends
+    /// ` (deleted)` to a name that is gone (`d_path`), and a real name may end so too.
+    pub(super) fn link_object(&self, seen: &Seen) -> Object {
+        const DELETED: &[u8] = b" (deleted)";
+        let link = seen.link.as_slice();
+        if !link.starts_with(b"/") {
+            let kind = link.split(|&byte| byte == b':').next().unwrap_or(link);
+            let text = if kind == b"pipe" || kind == b"socket" {
+                kind
+            } else {
+                link
+            };
+            return Object::Other(String::from_utf8_lossy(text).into_owned());
+        }
+        let path = Path::new(std::ffi::OsStr::from_bytes(link));
+        let n_links = seen.fact.stat.as_ref().map_or(1, |stat| stat.nlink);
+        let has_this_name = n_links > 0
+            && fs::symlink_metadata(path).is_ok_and(|metadata| {
+                seen.number == Some((sdev(metadata.dev()), Ino(metadata.ino())))
+            });
+        match link.strip_suffix(DELETED) {
+            Some(name) if !has_this_name => Object::Ghost(self.names.shown(name)),
+            _ => Object::Path(self.names.shown(link)),
+        }
+    }
+
+    /// The target of a watch or an inode mark. A handle that nothing known has is opened, where
+    /// that is permitted, for its name.
+    pub(super) fn target(&mut self, number: (Sdev, Ino), handle: Option<&FileHandle>) -> Object {
+        let known = match handle {
+            Some(handle) => self
+                .by_handle
+                .get(&(number.0, *handle))
+                .or_else(|| self.by_number.get(&number)),
+            None => self.by_number.get(&number),
+        };
+        if let Some(object) = known {
+            return object.clone();
+        }
+        let object = handle
+            .and_then(|handle| self.opened(handle))
+            .unwrap_or_else(|| {
+                self.n_unnamed += 1;
+                Object::Unnamed(self.n_unnamed)
+            });
+        self.add(number, handle.copied(), &object);
+        object
+    }
+
+    fn opened(&self, handle: &FileHandle) -> Option<Object> {
+        let root = cr::sys::handle::open_path(&self.names.world).ok()?;
+        let file = cr::sys::handle::open(&root, handle).ok()?;
+        let link = fs::read_link(cr::sys::handle::proc_path(&file)).ok()?;
+        let link = link.into_os_string().into_vec();
+        match link.strip_suffix(b" (deleted)") {
+            Some(name) => Some(Object::Ghost(self.names.shown(name))),
+            None => Some(Object::Path(self.names.shown(&link))),
+        }
+    }
+}
+
+/// The device number as fdinfo prints it: 12 bits of major number above 20 of minor number.
+pub(super) fn sdev(device: u64) -> Sdev {
+    let major = nix::sys::stat::major(device);
+    let minor = nix::sys::stat::minor(device);
+    Sdev(u32::try_from(major << 20 | minor).unwrap_or(u32::MAX))
+}

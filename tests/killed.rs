@@ -1,0 +1,85 @@
+//! A harness that is killed leaves nothing behind: no process, no mount, no file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Stops at its last step until it is killed: the child never parks, so the run never ends.
+const ENDLESS: &str = "\
+# Hangs: a blocking read of a fifo that nobody writes to.
+requires inotify
+mknod(\"fifo\", S_IFIFO|0644)
+open(\"fifo\", O_RDWR) = fifo
+read(fifo) = ?
+checkpoint
+";
+
+/// Pids of processes that run a program of this package.
+fn ours() -> BTreeSet<i32> {
+    let programs = [
+        env!("CARGO_BIN_EXE_notifreeze"),
+        env!("CARGO_BIN_EXE_notifreeze-subject"),
+    ];
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| programs.iter().any(|program| exe == Path::new(program)))
+        })
+        .collect()
+}
+
+/// Waits until `done`, giving the machine away between two looks, for 10 s at most.
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within 10 s");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_killed_harness_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("endless.scn");
+    fs::write(&path, ENDLESS).unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = ours();
+    let mut harness = Command::new(env!("CARGO_BIN_EXE_notifreeze"))
+        .args(["run", "--jobs", "1"])
+        .arg(&path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let subject = env!("CARGO_BIN_EXE_notifreeze-subject");
+    let mut skipped = false;
+    wait_for("the subject", || {
+        skipped = harness.try_wait().unwrap().is_some();
+        skipped
+            || ours().difference(&before).any(|pid| {
+                fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(subject))
+            })
+    });
+    if skipped {
+        let mut words = String::new();
+        harness
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut words)
+            .unwrap();
+        eprintln!("skipped: no sandbox on this machine: {words}");
+        return;
+    }
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    wait_for("the end of every process", || ours().is_subset(&before));
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

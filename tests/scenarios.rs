@@ -1,0 +1,87 @@
+//! One test a scenario and engine, named `builtin::inotify::ghost_two_files`.
+//!
+//! `NOTIFREEZE_STRICT=1` turns skips into failures. A difference from a snapshot is written as
+//! insta writes it, so `cargo insta review` shows it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use notifreeze::case::{self, Report};
+use notifreeze::engine::EngineSpec;
+use notifreeze::gate;
+use notifreeze::sandbox::Programs;
+use notifreeze::suite::{self, Case};
+use verify::Verdict;
+
+/// Engines that every machine has. Others have tests where they are installed.
+const ENGINES: [EngineSpec; 1] = [EngineSpec::Builtin];
+
+fn main() -> ExitCode {
+    let args = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let programs = Arc::new(Programs {
+        notifreeze: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze")),
+        subject: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze-subject")),
+    });
+    let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");
+    let (cases, unreadable) =
+        suite::select(&[root.join("scenarios")], None).expect("the scenarios can be listed");
+    assert!(!cases.is_empty(), "no scenario found");
+    let mut trials: Vec<Trial> = Vec::new();
+    for file in unreadable {
+        let path = file.path.display().to_string();
+        trials.push(Trial::test(format!("parse::{path}"), move || {
+            Err(Failed::from(format!(
+                "{path} does not parse: notifreeze check {path}"
+            )))
+        }));
+    }
+    for engine in ENGINES {
+        for case in &cases {
+            trials.push(trial(
+                case.clone(),
+                engine.clone(),
+                Arc::clone(&programs),
+                strict,
+            ));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn trial(case: Case, engine: EngineSpec, programs: Arc<Programs>, strict: bool) -> Trial {
+    let name = format!(
+        "{}::{}",
+        engine.name(),
+        case.name.replace('/', "::").replace('-', "_")
+    );
+    // nextest shows a test as skipped only if it is ignored when tests are listed.
+    let lacking = case::lacks(&case);
+    let ignored = lacking.is_some() && !strict && std::env::var_os("NEXTEST").is_some();
+    Trial::ignorable_test(name, move || {
+        let report = case::run(&case, &engine, &programs, &case::Options::default());
+        complete(&case, &engine, &report, strict)
+    })
+    .with_ignored_flag(ignored)
+}
+
+fn complete(
+    case: &Case,
+    engine: &EngineSpec,
+    report: &Report,
+    strict: bool,
+) -> Result<Completion, Failed> {
+    match &report.verdict {
+        Verdict::Pass | Verdict::Known(_) => Ok(Completion::Completed),
+        Verdict::Skip(reason) if !strict => Ok(Completion::ignored_with(reason.clone())),
+        verdict => {
+            if let Some(rendered) = &report.rendered {
+                gate::offer(case, engine, rendered)
+                    .map_err(|error| Failed::from(format!("write the new snapshot: {error}")))?;
+            }
+            Err(Failed::from(format!("{verdict}\n{}", report.details())))
+        }
+    }
+}
