@@ -11,6 +11,7 @@ mod show;
 
 pub use check::InvalidImage;
 pub use codec::{DecodeError, DecodeErrorKind, MAX_IMAGE, ReadError, check_image};
+pub(crate) use show::Text;
 
 use crate::loss::Loss;
 
@@ -165,6 +166,15 @@ pub struct Fanotify {
     /// In the order of fdinfo: the newest first.
     #[prost(message, repeated, tag = "3")]
     pub marks: Vec<Mark>,
+    /// Made by a caller without `CAP_SYS_ADMIN`: sees no pids but its own.
+    #[prost(bool, tag = "4")]
+    pub unprivileged: bool,
+    /// The queue held an overflow event.
+    #[prost(bool, tag = "5")]
+    pub overflow: bool,
+    /// Other events that were unread, each in words. They are lost.
+    #[prost(string, repeated, tag = "6")]
+    pub unread: Vec<String>,
 }
 
 /// A fanotify mark.

@@ -1,5 +1,6 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
 
+pub mod fanotify;
 pub mod image;
 mod loss;
 pub mod queue;

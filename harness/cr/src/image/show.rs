@@ -132,6 +132,12 @@ impl Image {
                         None => writeln!(f)?,
                     }
                 }
+                for event in &group.unread {
+                    writeln!(f, "  lost event {event}")?;
+                }
+                if group.overflow {
+                    writeln!(f, "  overflow event")?;
+                }
             }
             Some(Object::Place(_)) | None => {}
         }

@@ -113,6 +113,13 @@ pub fn read_event(group: impl AsFd) -> Result<Received, Errno> {
     })
 }
 
+/// close(2) of a number that came in an event record.
+pub fn close_number(fd: i32) {
+    // SAFETY: a plain number. The kernel made it for the reader of the event, and the decoder
+    // gives numbers, not owned descriptors.
+    unsafe { libc::close(fd) };
+}
+
 /// A process that opens one path for reading, closes it and ends: who makes an event that is not
 /// ours. Dropping it kills and reaps it, even while a permission event blocks it.
 #[derive(Debug)]

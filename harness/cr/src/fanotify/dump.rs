@@ -1,0 +1,366 @@
+//! From a group in a frozen process to its part of an image.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
+
+use fsnotify::fanotify::{InitFlags, MarkFlags, Mask};
+use fsnotify::fdinfo::{self, Body, Kind as GroupKind, Level, MarkTarget};
+use fsnotify::handle::FileHandle;
+use fsnotify::{Ino, Sdev};
+use nix::errno::Errno;
+
+use super::mounts::Mounts;
+use super::plan::{self, Kind};
+use super::{blocked, hidden, queue};
+use crate::image::{Fanotify, Mark, MarkKind};
+use crate::loss::Loss;
+
+/// A group to dump.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub pid: i32,
+    /// Its number in that process.
+    pub fd: i32,
+    /// Our own descriptor of it.
+    pub group: BorrowedFd<'a>,
+    /// Every process of the tree that is dumped.
+    pub tree: &'a [i32],
+}
+
+/// Finds the places that marks are on, for the image.
+pub trait Places {
+    /// The place of an inode, and whether it is a directory or a file.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in words.
+    fn of_inode(
+        &mut self,
+        ino: Ino,
+        sdev: Sdev,
+        handle: &FileHandle,
+    ) -> Result<(u32, Kind), String>;
+
+    /// The place of a path of the subject's mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in words.
+    fn of_path(&mut self, path: &[u8]) -> Result<u32, String>;
+
+    /// What a person would call the inode with this handle; none if no name is known.
+    fn name(&mut self, handle: &FileHandle) -> Option<String>;
+}
+
+/// Why a group is not dumped; it is as it was before.
+#[derive(Debug)]
+pub struct Refusal {
+    fd: i32,
+    pub kind: RefusalKind,
+}
+
+#[derive(Debug)]
+pub enum RefusalKind {
+    Read(io::Error),
+    Text(fdinfo::ParseError),
+    /// The descriptor is of no fanotify group.
+    OtherKind,
+    /// The kernel did not show the handle of this inode, though asked for two seconds: the
+    /// superblock is being mounted, unmounted, remounted or frozen.
+    NoHandle {
+        ino: Ino,
+        sdev: Sdev,
+    },
+    /// What a mark is on, and why it cannot be kept.
+    Target {
+        target: String,
+        reason: String,
+    },
+    /// Flags or bits that this program does not know.
+    Unknown(String),
+    /// A process waits for the listener's answer; it would be let through.
+    Waiting(blocked::Waiting),
+    Call(&'static str, Errno),
+    Queue(queue::QueueError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fd {}: fanotify: ", self.fd)?;
+        match &self.kind {
+            RefusalKind::Read(error) => write!(f, "fdinfo: {error}"),
+            RefusalKind::Text(error) => write!(f, "fdinfo: {error}"),
+            RefusalKind::OtherKind => f.write_str("not a fanotify group"),
+            RefusalKind::NoHandle { ino, sdev } => write!(
+                f,
+                "inode {} of device {}:{} has no file handle: its superblock is busy",
+                ino.0,
+                sdev.major(),
+                sdev.minor()
+            ),
+            RefusalKind::Target { target, reason } => write!(f, "{target}: {reason}"),
+            RefusalKind::Unknown(what) => write!(f, "{what}: not known to this program"),
+            RefusalKind::Waiting(waiting) => waiting.fmt(f),
+            RefusalKind::Call(call, errno) => write!(f, "{call}: {errno}"),
+            RefusalKind::Queue(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// How often fdinfo is read again while a handle is missing, and how long we wait in between.
+const HANDLE_TRIES: u32 = 200;
+const HANDLE_WAIT_MS: u8 = 10;
+
+/// Reads everything that a group is but its queue, and leaves no trace. What is read but cannot be
+/// made again is declared.
+///
+/// # Errors
+///
+/// [`Refusal`] of what can be neither kept nor declared.
+pub fn inspect(
+    source: Source<'_>,
+    places: &mut dyn Places,
+) -> Result<(Fanotify, Vec<Loss>), Refusal> {
+    let refuse = |kind| Refusal {
+        fd: source.fd,
+        kind,
+    };
+    let (flags, event_flags, marks) = read_settled(source).map_err(refuse)?;
+    if flags.unknown().0 != 0 {
+        return Err(refuse(RefusalKind::Unknown(format!("group flags {flags}"))));
+    }
+    if flags.0 & InitFlags::CLASS.0 != 0
+        && let Some(waiting) = blocked::concerned(&blocked::waiting(), &marks)
+    {
+        return Err(refuse(RefusalKind::Waiting(waiting.clone())));
+    }
+    let mounts = Mounts::of(source.pid).map_err(|e| refuse(RefusalKind::Read(e)))?;
+    let audited = if hidden::audited(source.group) {
+        libc::FAN_ENABLE_AUDIT
+    } else {
+        0
+    };
+    let mut group = Fanotify {
+        init_flags: flags.0 | audited,
+        event_flags: event_flags.0,
+        ..Fanotify::default()
+    };
+    let mut losses = Vec::new();
+    for mark in &marks {
+        let target = describe(mark);
+        let unknown = MarkFlags(mark.flags.0 & !MarkFlags::SHOWN.0);
+        if unknown.0 != 0 || mark.mask.unknown().0 | mark.ignored_mask.unknown().0 != 0 {
+            return Err(refuse(RefusalKind::Unknown(format!(
+                "mark on {target}: a bit of it"
+            ))));
+        }
+        let found = find(source, &mounts, mark, places);
+        let (kind, place) = found.map_err(|reason| {
+            refuse(RefusalKind::Target {
+                target: target.clone(),
+                reason,
+            })
+        })?;
+        let mut kept = *mark;
+        if ends_with_next_write(source, mark) {
+            losses.push(Loss::new(
+                3,
+                format!(
+                    "fd {}: ignored mask {} of the mark on {target}",
+                    source.fd, kept.ignored_mask
+                ),
+                "it lasts until the file is written, and the kernel takes no such mask while the \
+                 file is open for writing",
+            ));
+            kept.ignored_mask = Mask(0);
+            if kept.mask.0 == 0 {
+                continue;
+            }
+        }
+        let made = plan::plan(flags, kind, kept.flags, kept.mask, kept.ignored_mask);
+        if let Err(plan::Unmakeable) = made {
+            losses.push(Loss::new(
+                3,
+                format!("fd {}: mark on {target}", source.fd),
+                "it reports nothing and ignores nothing any more, and no call makes it so",
+            ));
+            continue;
+        }
+        group.marks.push(Mark {
+            kind: match kind {
+                Kind::Directory | Kind::File => MarkKind::Inode,
+                Kind::Mount => MarkKind::Mount,
+                Kind::Filesystem => MarkKind::Filesystem,
+                Kind::MountNamespace => MarkKind::MountNamespace,
+            }
+            .into(),
+            place,
+            flags: kept.flags.0,
+            mask: kept.mask.0,
+            ignored_mask: kept.ignored_mask.0,
+        });
+    }
+    Ok((group, losses))
+}
+
+/// Takes the queue and finds out what only an empty one shows. From here on the events are gone
+/// from the kernel.
+///
+/// # Errors
+///
+/// [`Refusal`] if the queue cannot be read to its end.
+pub fn drain(
+    source: Source<'_>,
+    group: &mut Fanotify,
+    places: &mut dyn Places,
+) -> Result<Vec<Loss>, Refusal> {
+    let refuse = |kind| Refusal {
+        fd: source.fd,
+        kind,
+    };
+    let flags = InitFlags(group.init_flags);
+    let unread = queue::drain(source.group, flags, places);
+    let unread = unread.map_err(|error| refuse(RefusalKind::Queue(error)))?;
+    group.overflow = unread.overflow;
+    group.unread = unread.events;
+    let unprivileged = hidden::unprivileged(source.group, flags);
+    group.unprivileged =
+        unprivileged.map_err(|errno| refuse(RefusalKind::Call("event of our own", errno)))?;
+    Ok(queue::losses(source.fd, group))
+}
+
+type Shown = (InitFlags, fsnotify::fanotify::EventFlags, Vec<fdinfo::Mark>);
+
+/// The group as fdinfo shows it, with a handle for every inode.
+fn read_settled(source: Source<'_>) -> Result<Shown, RefusalKind> {
+    let mut tries = 0;
+    loop {
+        let shown = read(source)?;
+        let missing = shown.2.iter().find_map(|mark| match mark.target {
+            MarkTarget::Inode {
+                ino,
+                sdev,
+                handle: None,
+            } => Some((ino, sdev)),
+            _ => None,
+        });
+        let Some((ino, sdev)) = missing else {
+            return Ok(shown);
+        };
+        tries += 1;
+        if tries == HANDLE_TRIES {
+            return Err(RefusalKind::NoHandle { ino, sdev });
+        }
+        // Nothing tells when a superblock is free again, so we ask at intervals.
+        let _ = nix::poll::poll(&mut [], HANDLE_WAIT_MS);
+    }
+}
+
+fn read(source: Source<'_>) -> Result<Shown, RefusalKind> {
+    let text = fs::read(format!("/proc/{}/fdinfo/{}", source.pid, source.fd));
+    let text = text.map_err(RefusalKind::Read)?;
+    let group = fdinfo::Group::parse_as(&text, GroupKind::Fanotify, Level::Strict);
+    match group.map_err(RefusalKind::Text)?.body {
+        Body::Fanotify {
+            flags,
+            event_flags,
+            marks,
+        } => Ok((flags, event_flags, marks)),
+        Body::Inotify { .. } | Body::Unstated => Err(RefusalKind::OtherKind),
+    }
+}
+
+/// What a mark is on, in the image; or why it cannot be found.
+fn find(
+    source: Source<'_>,
+    mounts: &Mounts,
+    mark: &fdinfo::Mark,
+    places: &mut dyn Places,
+) -> Result<(Kind, Option<u32>), String> {
+    match mark.target {
+        MarkTarget::Inode { ino, sdev, handle } => {
+            let handle = handle.ok_or("its file handle is not shown")?;
+            let (place, kind) = places.of_inode(ino, sdev, &handle)?;
+            Ok((kind, Some(place)))
+        }
+        MarkTarget::Mount(id) => {
+            let path = mounts
+                .path_of_mount(id)
+                .ok_or("no path of the subject leads to it")?;
+            Ok((Kind::Mount, Some(places.of_path(path)?)))
+        }
+        MarkTarget::Filesystem(sdev) => {
+            let path = mounts.path_of_filesystem(sdev);
+            let path = path.ok_or("no path of the subject leads to it")?;
+            Ok((Kind::Filesystem, Some(places.of_path(path)?)))
+        }
+        MarkTarget::MountNamespace(ino) => {
+            let own = fs::metadata(format!("/proc/{}/ns/mnt", source.pid));
+            let own = own.map_err(|error| error.to_string())?.ino();
+            if own != u64::from(ino.0) {
+                return Err("not the mount namespace of the subject".to_owned());
+            }
+            Ok((Kind::MountNamespace, None))
+        }
+    }
+}
+
+fn describe(mark: &fdinfo::Mark) -> String {
+    match mark.target {
+        MarkTarget::Inode { ino, sdev, .. } => {
+            format!(
+                "inode {} of device {}:{}",
+                ino.0,
+                sdev.major(),
+                sdev.minor()
+            )
+        }
+        MarkTarget::Mount(id) => format!("mount {}", id.0),
+        MarkTarget::Filesystem(sdev) => {
+            format!("filesystem of device {}:{}", sdev.major(), sdev.minor())
+        }
+        MarkTarget::MountNamespace(ino) => format!("mount namespace {}", ino.0),
+    }
+}
+
+/// Whether the ignored mask of a mark ends with the next write to its file while a process of the
+/// tree has that file open for writing (`fanotify_add_inode_mark` takes no such mask then).
+fn ends_with_next_write(source: Source<'_>, mark: &fdinfo::Mark) -> bool {
+    let MarkTarget::Inode { ino, sdev, .. } = mark.target else {
+        return false;
+    };
+    if mark.ignored_mask.0 == 0 || mark.flags.contains(MarkFlags::IGNORED_SURV_MODIFY) {
+        return false;
+    }
+    source.tree.iter().any(|pid| {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries.map(|entry| entry.path()).any(|path| {
+            let Ok(stat) = fs::metadata(&path) else {
+                return false;
+            };
+            let device = (libc::major(stat.dev()), libc::minor(stat.dev()));
+            let number = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            stat.ino() == ino.0
+                && device == (sdev.major(), sdev.minor())
+                && open_for_writing(*pid, number)
+        })
+    })
+}
+
+fn open_for_writing(pid: i32, fd: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE.cast_unsigned() != 0)
+}
