@@ -4,6 +4,7 @@
 //! decoded gives the same bytes; anything else is refused with its offset. Numbers are in the byte
 //! order of a little-endian machine.
 
+pub mod check;
 pub mod fanotify;
 pub mod inotify;
 

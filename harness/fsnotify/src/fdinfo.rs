@@ -12,6 +12,7 @@
 //! sense together is a question of its own: [`audit()`].
 
 mod audit;
+pub mod check;
 mod cursor;
 mod error;
 mod explain;

@@ -2,7 +2,11 @@
 //!
 //! Nothing here asks the kernel whether a handle can be opened; type and bytes alone cannot tell.
 
+mod layout;
+
 use std::fmt;
+
+pub use layout::Layout;
 
 /// `MAX_HANDLE_SZ`: no filesystem makes a longer handle.
 pub const MAX_HANDLE_BYTES: usize = 128;

@@ -60,7 +60,7 @@ fn trailing_text(line: &[u8], fault: Fault, form: &Form) -> Fault {
         Some(_) => return bad_value_or_separator(line, at, last, HANDLE[0]),
     }
     let word = word(&rest[1..]);
-    if word.is_empty() || word.starts_with(b"\t") {
+    if word.is_empty() || word[0] == b'\t' {
         return Fault::new(ErrorKind::BadSeparator, at, last);
     }
     let Some(key) = key(word) else {
@@ -104,7 +104,7 @@ fn partial_handle(line: &[u8], fault: Fault) -> Fault {
         }
         Some(key) if is_handle(key) => Fault::new(ErrorKind::HandlePartial, at + 1, field),
         Some(_) => Fault::new(ErrorKind::UnknownField, at + 1, field),
-        None if word.is_empty() || word == field.as_bytes() => {
+        None if word.is_empty() || word[0] == b'\t' || word == field.as_bytes() => {
             Fault::new(ErrorKind::BadSeparator, at + 1, field)
         }
         None => Fault::new(ErrorKind::HandlePartial, at + 1, field),
@@ -139,7 +139,7 @@ fn word(rest: &[u8]) -> &[u8] {
 /// The part of a word before its colon.
 fn key(word: &[u8]) -> Option<&[u8]> {
     let colon = word.iter().position(|byte| *byte == b':')?;
-    Some(&word[..colon])
+    (word[0] != b'\t').then_some(&word[..colon])
 }
 
 fn has_key(rest: &[u8], field: &str) -> bool {

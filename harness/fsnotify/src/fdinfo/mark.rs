@@ -53,9 +53,9 @@ pub(super) type Parsed<T> = (T, usize, Option<Tolerance>);
 pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Watch>> {
     let start = cursor.at();
     let wd = cursor.hex32("wd")?;
+    cursor.key(b" ino:", "ino")?;
     let wd = i32::try_from(wd).ok().and_then(Wd::new);
     let wd = wd.ok_or(Fault::new(ErrorKind::WdRange, start, "wd"))?;
-    cursor.key(b" ino:", "ino")?;
     let ino = Ino(cursor.hex64("ino")?);
     cursor.key(b" sdev:", "sdev")?;
     let sdev = Sdev(cursor.hex32("sdev")?);
@@ -64,10 +64,10 @@ pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Watch>>
     cursor.key(b" ignored_mask:", "ignored_mask")?;
     let start = cursor.at();
     let ignored_mask = InotifyMask(cursor.hex32("ignored_mask")?);
+    let (handle, end, tolerance) = inode_end(cursor, level)?;
     if ignored_mask.0 != 0 && level == Level::Strict {
         return Err(Fault::new(ErrorKind::IgnoredMask, start, "ignored_mask"));
     }
-    let (handle, end, tolerance) = inode_end(cursor, level)?;
     let watch = Watch {
         wd,
         ino,
@@ -108,10 +108,11 @@ pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> 
 pub(super) fn mount(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
     let start = cursor.at();
     let mnt_id = cursor.hex32("mnt_id")?;
+    let mark = mark_without_handle(MarkTarget::Mount(MntId(mnt_id)), cursor, level)?;
     if mnt_id == 0 || mnt_id > 0x7fff_ffff {
         return Err(Fault::new(ErrorKind::MntIdRange, start, "mnt_id"));
     }
-    mark_without_handle(MarkTarget::Mount(MntId(mnt_id)), cursor, level)
+    Ok(mark)
 }
 
 /// `fanotify sdev:`; the cursor is behind the colon.
@@ -209,11 +210,8 @@ fn extra_space(
 /// A handle; the cursor is behind `fhandle-bytes:`.
 #[inline(always)]
 fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
-    let start = cursor.at();
+    let size_at = cursor.at();
     let n_bytes = cursor.hex32("fhandle-bytes")? as usize;
-    if n_bytes == 0 || n_bytes > MAX_HANDLE_BYTES || !n_bytes.is_multiple_of(4) {
-        return Err(Fault::new(ErrorKind::HandleSize, start, "fhandle-bytes"));
-    }
     if !cursor.take(b" fhandle-type:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
@@ -221,18 +219,21 @@ fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
             "fhandle-type",
         ));
     }
-    let start = cursor.at();
-    let kind = cursor.hex32("fhandle-type")?;
-    // 0 is `FILEID_ROOT`, ff `FILEID_INVALID`: `show_mark_fhandle` prints neither.
-    if kind == 0 || kind == 0xff || kind > 0xffff {
-        return Err(Fault::new(ErrorKind::HandleType, start, "fhandle-type"));
+    if n_bytes == 0 || n_bytes > MAX_HANDLE_BYTES || !n_bytes.is_multiple_of(4) {
+        return Err(Fault::new(ErrorKind::HandleSize, size_at, "fhandle-bytes"));
     }
+    let type_at = cursor.at();
+    let kind = cursor.hex32("fhandle-type")?;
     if !cursor.take(b" f_handle:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
             cursor.at(),
             "f_handle",
         ));
+    }
+    // 0 is `FILEID_ROOT`, ff `FILEID_INVALID`: `show_mark_fhandle` prints neither.
+    if kind == 0 || kind == 0xff || kind > 0xffff {
+        return Err(Fault::new(ErrorKind::HandleType, type_at, "fhandle-type"));
     }
     let mut bytes = [0; MAX_HANDLE_BYTES];
     cursor.hex_bytes(&mut bytes[..n_bytes], "f_handle")?;
