@@ -1,14 +1,16 @@
 //! Real captures of seven kernels, byte for byte: every one is read at the strict level and prints
 //! back as it was.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the cases are files; the crate under test reads none"
-)]
+
+#![expect(clippy::disallowed_methods, reason = "a test reads its captures")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fsnotify::fdinfo::{Body, Group, Kind, Level, Lines, MAX_LINE, Stream};
+use fsnotify::Ino;
+use fsnotify::fdinfo::{
+    Body, Group, Kind, Level, Line, Lines, MAX_LINE, MarkTarget, Stream, audit,
+};
+use fsnotify::handle::Layout;
 
 /// Every capture, in order.
 fn captures() -> Vec<(PathBuf, Vec<u8>)> {
@@ -83,4 +85,49 @@ fn pieces_give_the_same_lines_as_the_whole() {
             assert!(pieces == whole, "{}, pieces of {size}", path.display());
         }
     }
+}
+
+#[test]
+fn no_capture_contradicts_itself() {
+    for (path, text) in captures() {
+        let group = Group::parse(&text, Level::Strict).expect("captures are valid");
+        assert_eq!(audit(&group), [], "{}", path.display());
+    }
+}
+
+/// Handles of filesystems that put the inode number into them hold the number that the line shows.
+#[test]
+fn handles_name_the_inode_of_their_line() {
+    let mut n_compared = 0;
+    for (path, text) in captures() {
+        let name = path.file_name().expect("a file").to_string_lossy();
+        let Some(filesystem) = name.split('-').next().filter(|name| *name != "pseudo") else {
+            continue;
+        };
+        for line in Lines::new(&text, Level::Strict) {
+            let (Ino(ino), handle) = match line.expect("captures are valid") {
+                Line::Watch(watch) => (watch.ino, watch.handle),
+                Line::Mark(mark) => match mark.target {
+                    MarkTarget::Inode { ino, handle, .. } => (ino, handle),
+                    MarkTarget::Mount(_)
+                    | MarkTarget::Filesystem(_)
+                    | MarkTarget::MountNamespace(_) => continue,
+                },
+                _ => continue,
+            };
+            let Some(handle) = handle else { continue };
+            let in_handle = match handle.layout(filesystem) {
+                Layout::Ino32 { ino, .. } => u64::from(ino),
+                Layout::Ino64 { ino, .. } | Layout::Tmpfs { ino, .. } => ino,
+                Layout::Btrfs { ino, .. } | Layout::Nilfs2 { ino, .. } => ino,
+                _ => continue,
+            };
+            n_compared += 1;
+            assert_eq!(in_handle, ino, "{}: {handle}", path.display());
+        }
+    }
+    assert!(
+        n_compared > 20_000,
+        "only {n_compared} handles were compared"
+    );
 }
