@@ -71,6 +71,9 @@ impl Report {
     #[must_use]
     pub fn details(&self) -> String {
         let mut text = self.rendered.clone().unwrap_or_default();
+        if !text.is_empty() {
+            text.push('\n');
+        }
         if let Some(reason) = self.verdict.reason() {
             text.push_str(reason);
         }
@@ -169,8 +172,7 @@ fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Repor
         return Verdict::Broken("a run gave no transcript".to_owned());
     };
     report.differences = verify::diff(&case.scenario, control, restored);
-    let lines: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
-    let rendered = lines.join("\n");
+    let rendered = verify::render(&case.scenario, control, restored, &report.differences);
     report.recorded = match options.snapshot {
         Snapshot::Compare => gate::recorded(case, engine),
         Snapshot::Ignore => None,

@@ -77,9 +77,12 @@ fn fanotify_event(event: &FanotifyEvent) -> String {
     text
 }
 
+/// Set on everything that a 64-bit program opens: it tells nothing.
+const O_LARGEFILE: u32 = 0o100_000;
+
 fn descriptor(descriptor: &Descriptor) -> String {
     let mut text = fd_of(descriptor.process.as_ref(), descriptor.fd);
-    let flags = FlagSet::Open.text(u64::from(descriptor.flags));
+    let flags = FlagSet::Open.text(u64::from(descriptor.flags & !O_LARGEFILE));
     write_to(
         &mut text,
         format_args!(" {} {flags}", object_of(descriptor)),
