@@ -111,7 +111,8 @@ pub fn unread(file: impl AsFd) -> Result<u64, Errno> {
 /// by name. Empty where there are none or the filesystem has no such thing.
 #[must_use]
 pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let follow = path.starts_with("/proc/self/fd");
+    // A path that is a descriptor stands for what it refers to; one below it is a path like others.
+    let follow = path.parent() == Some(Path::new("/proc/self/fd"));
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
         return Vec::new();
     };

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cr::sys::inspect;
+use cr::sys::{handle, inspect};
 use scenario::{Bytes, Entry, Fact, Stat};
 
 use super::{Names, Process};
@@ -49,66 +49,83 @@ pub fn drain(processes: &[Process], _names: &Names) -> Result<Vec<Drained>, Stri
 ///
 /// In words: which object could not be read.
 pub fn tree(world: &Path) -> Result<Vec<Fact>, String> {
-    let mut entries = Vec::new();
-    let mut inodes: HashMap<(u64, u64), u32> = HashMap::new();
-    walk(world, world, &mut inodes, &mut entries)
+    let mut walk = Walk::default();
+    fs::File::open(world)
+        .and_then(|root| walk.directory(&root, Path::new("")))
         .map_err(|error| format!("walk the world: {error}"))?;
-    Ok(entries.into_iter().map(Fact::Entry).collect())
+    Ok(walk.entries.into_iter().map(Fact::Entry).collect())
 }
 
-fn walk(
-    world: &Path,
-    directory: &Path,
-    inodes: &mut HashMap<(u64, u64), u32>,
-    entries: &mut Vec<Entry>,
-) -> std::io::Result<()> {
-    let mut names = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
-    names.sort_by_key(fs::DirEntry::file_name);
-    for name in names {
-        let path = name.path();
-        let metadata = fs::symlink_metadata(&path)?;
-        let inner = path.strip_prefix(world).expect("below the world");
-        let is_file = metadata.is_file();
-        let inode = if is_file && metadata.nlink() > 1 {
-            let next = u32::try_from(inodes.len() + 1).expect("fewer inodes than 2^32");
-            *inodes
+#[derive(Default)]
+struct Walk {
+    /// Inodes with several names, numbered by first appearance.
+    inodes: HashMap<(u64, u64), u32>,
+    entries: Vec<Entry>,
+}
+
+impl Walk {
+    /// Goes from descriptor to descriptor, since a path from the root may be too long for a call.
+    fn directory(&mut self, directory: &fs::File, inner: &Path) -> std::io::Result<()> {
+        let base = handle::proc_path(directory);
+        let mut names = fs::read_dir(&base)?.collect::<Result<Vec<_>, _>>()?;
+        names.sort_by_key(fs::DirEntry::file_name);
+        for name in names {
+            let path = base.join(name.file_name());
+            let inner = inner.join(name.file_name());
+            let metadata = fs::symlink_metadata(&path)?;
+            self.entry(&path, &inner, &metadata)?;
+            if metadata.is_dir() {
+                self.directory(&fs::File::open(&path)?, &inner)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &Path, inner: &Path, metadata: &fs::Metadata) -> std::io::Result<()> {
+        let inode = if metadata.is_file() && metadata.nlink() > 1 {
+            let next = u32::try_from(self.inodes.len() + 1).expect("fewer inodes than 2^32");
+            *self
+                .inodes
                 .entry((metadata.dev(), metadata.ino()))
                 .or_insert(next)
         } else {
             0
         };
-        entries.push(Entry {
+        let content = if metadata.is_file() {
+            Some(digest(fs::File::open(path)?)?)
+        } else {
+            None
+        };
+        self.entries.push(Entry {
             path: Bytes::from(inner.as_os_str().as_bytes()),
-            stat: Stat {
-                mode: metadata.mode(),
-                nlink: metadata.nlink(),
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-                size: metadata.size(),
-                blocks: metadata.blocks(),
-                xattrs: inspect::xattrs(&path)
-                    .into_iter()
-                    .map(|(name, value)| (Bytes(name), Bytes(value)))
-                    .collect(),
-                changed: Vec::new(),
-                content: if is_file {
-                    Some(digest(fs::File::open(&path)?)?)
-                } else {
-                    None
-                },
-            },
+            stat: stat(path, metadata, content),
             link: metadata
                 .is_symlink()
-                .then(|| fs::read_link(&path))
+                .then(|| fs::read_link(path))
                 .transpose()?
                 .map(|target| Bytes(target.into_os_string().into_vec())),
             inode,
         });
-        if metadata.is_dir() {
-            walk(world, &path, inodes, entries)?;
-        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What stat(2) and listxattr(2) show of a path.
+pub(super) fn stat(path: &Path, metadata: &fs::Metadata, content: Option<u64>) -> Stat {
+    Stat {
+        mode: metadata.mode(),
+        nlink: metadata.nlink(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        size: metadata.size(),
+        blocks: metadata.blocks(),
+        xattrs: inspect::xattrs(path)
+            .into_iter()
+            .map(|(name, value)| (Bytes(name), Bytes(value)))
+            .collect(),
+        changed: Vec::new(),
+        content,
+    }
 }
 
 /// FNV-1a, 64 bits, of everything that can be read.

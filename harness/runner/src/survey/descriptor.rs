@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use scenario::{Bytes, Descriptor, DescriptorKind, Mark, MarkTarget, Object, Stat, Watch};
 
 use super::names::{Resolver, sdev};
-use super::{Body, Process};
+use super::{Body, Process, audit};
 
 /// A descriptor, and what is kept of it beyond the fact.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ fn see(
         } else {
             Vec::new()
         },
-        stat: is_inode.then(|| stat(&file, &metadata)),
+        stat: is_inode.then(|| audit::stat(&handle::proc_path(&file), &metadata, None)),
     };
     Ok(Some(Seen {
         pid,
@@ -235,24 +235,6 @@ fn shared_with(pid: Pid, fd: i32, earlier: &[Seen]) -> Option<(Option<scenario::
         .iter()
         .find(|seen| inspect::same_description((seen.pid, seen.fact.fd), (pid, fd)))
         .map(|seen| (seen.fact.process.clone(), seen.fact.fd))
-}
-
-fn stat(file: &OwnedFd, metadata: &fs::Metadata) -> Stat {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Stat {
-        mode: metadata.mode(),
-        nlink: metadata.nlink(),
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        size: metadata.size(),
-        blocks: metadata.blocks(),
-        xattrs: inspect::xattrs(path.as_ref())
-            .into_iter()
-            .map(|(name, value)| (Bytes(name), Bytes(value)))
-            .collect(),
-        changed: Vec::new(),
-        content: None,
-    }
 }
 
 /// The `tfd:` lines of an epoll descriptor's fdinfo (`ep_show_fdinfo`), in order of descriptor:
