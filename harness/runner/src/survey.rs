@@ -13,7 +13,7 @@ mod audit;
 mod descriptor;
 mod names;
 
-pub use audit::{Drained, drain, leftovers, tree};
+pub use audit::{Drained, drain, leftovers, mounts, new_mounts, tree};
 pub use names::Names;
 
 use descriptor::{Seen, Times};
@@ -49,6 +49,19 @@ impl Survey {
             seen.name_objects(&mut resolver);
         }
         Ok(Self { descriptors })
+    }
+
+    /// Reads the content of every regular file that a descriptor refers to. Makes events.
+    ///
+    /// # Errors
+    ///
+    /// In words: which descriptor cannot be read.
+    pub fn read_contents(&mut self) -> Result<(), String> {
+        for seen in &mut self.descriptors {
+            seen.read_content()
+                .map_err(|error| format!("read fd {}: {error}", seen.fact.fd))?;
+        }
+        Ok(())
     }
 
     /// Everything, in order of process and descriptor. With an earlier survey of the same run,

@@ -14,7 +14,7 @@ use crate::engine::{self, Cut, CutError, Workshop};
 use crate::job::{Answer, Job, Times};
 use crate::observe;
 use crate::park::{Parking, Stop};
-use crate::survey::{Names, Survey};
+use crate::survey::{self, Names, Survey};
 
 /// Runs the job. The caller is pid 1 of new mount and pid namespaces and exits afterwards, which
 /// ends every process of the run.
@@ -136,6 +136,7 @@ impl<'a> Run<'a> {
         let before = Instant::now();
         let processes = observe::processes(&self.scenario, records, self.subject);
         let earlier = Survey::take(&processes, &self.names)?;
+        let mounts = survey::mounts()?;
         let bystander = Bystander::attach(&self.names, &earlier)?;
         self.times.watch_us += micros(before);
 
@@ -170,6 +171,7 @@ impl<'a> Run<'a> {
         let later = Survey::take(&processes, &self.names)?;
         let mut facts = later.facts(Some(&earlier));
         facts.extend(heard.into_iter().map(Fact::Bystander));
+        facts.extend(survey::new_mounts(&mounts)?);
         facts.extend(losses.iter().cloned().map(Fact::Loss));
         self.surveys.push((index, facts));
         self.losses.extend(losses);
@@ -194,11 +196,12 @@ impl<'a> Run<'a> {
     fn conclude(mut self, records: &[log::Record]) -> Result<Answer, End> {
         let before = Instant::now();
         let processes = observe::processes(&self.scenario, records, self.subject);
-        let survey = Survey::take(&processes, &self.names)?;
+        let mut survey = Survey::take(&processes, &self.names)?;
+        let drained = survey::drain(&processes)?;
+        survey.read_contents()?;
         let mut facts = survey.facts(None);
-        let drained = crate::survey::drain(&processes, &self.names)?;
-        facts.extend(crate::survey::tree(&self.world.root)?);
-        facts.extend(crate::survey::leftovers(&processes)?);
+        facts.extend(survey::tree(&self.world.root)?);
+        facts.extend(survey::leftovers(&processes)?);
         let transcript =
             observe::transcript(&self.scenario, records, self.surveys, facts, drained)?;
         self.times.watch_us += micros(before);

@@ -11,7 +11,7 @@ use std::path::Path;
 use cr::sys::{handle, inspect};
 use scenario::{Bytes, Entry, Fact, Stat};
 
-use super::{Names, Process};
+use super::Process;
 
 /// What was unread in a group at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Drained {
 /// # Errors
 ///
 /// In words: which call on which descriptor failed.
-pub fn drain(processes: &[Process], _names: &Names) -> Result<Vec<Drained>, String> {
+pub fn drain(processes: &[Process]) -> Result<Vec<Drained>, String> {
     let mut drained = Vec::new();
     for process in processes {
         let pidfd = inspect::pidfd_open(process.pid)
@@ -143,6 +143,35 @@ pub(super) fn digest(mut file: fs::File) -> std::io::Result<u64> {
             hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
         }
     }
+}
+
+/// The mounts that this process sees: root, mount point and options of each.
+///
+/// # Errors
+///
+/// If they cannot be read.
+pub fn mounts() -> Result<Vec<String>, String> {
+    let text = fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+    // Numbers of mount and parent come first and change when a mount is made anew.
+    Ok(text
+        .lines()
+        .map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+        .collect())
+}
+
+/// Mounts that were not among those of `before`.
+///
+/// # Errors
+///
+/// If they cannot be read.
+pub fn new_mounts(before: &[String]) -> Result<Vec<Fact>, String> {
+    let point = |line: &String| line.split(' ').nth(2).unwrap_or_default().to_owned();
+    Ok(mounts()?
+        .iter()
+        .filter(|line| !before.contains(line))
+        .map(|line| Fact::Leftover(format!("mount {}", point(line))))
+        .collect())
 }
 
 /// Processes of the sandbox that are neither init nor of the run.

@@ -10,7 +10,7 @@ use fsnotify::fdinfo::{Body as InfoBody, Group, Level, MarkTarget as InfoTarget}
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
 use nix::unistd::Pid;
-use scenario::{Bytes, Descriptor, DescriptorKind, Mark, MarkTarget, Object, Stat, Watch};
+use scenario::{Descriptor, DescriptorKind, Mark, MarkTarget, Object, Watch};
 
 use super::names::{Resolver, sdev};
 use super::{Body, Process, audit};
@@ -269,6 +269,18 @@ fn next_wd(file: &OwnedFd, fact: &Descriptor) -> Option<i32> {
 }
 
 impl Seen {
+    /// Reads the content of a regular file: makes events, so only when nobody listens any more.
+    pub(super) fn read_content(&mut self) -> std::io::Result<()> {
+        if self.fact.kind == DescriptorKind::Regular
+            && let Some(stat) = &mut self.fact.stat
+        {
+            // Opened anew, so that neither access mode nor offset of the descriptor matter.
+            let path = format!("/proc/{}/fd/{}", self.pid, self.fact.fd);
+            stat.content = Some(audit::digest(fs::File::open(path)?)?);
+        }
+        Ok(())
+    }
+
     /// Fills in what needs the names of every descriptor of the survey.
     pub(super) fn name_objects(&mut self, resolver: &mut Resolver) {
         self.fact.object = resolver.link_object(self);
