@@ -1,5 +1,6 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
 
+pub mod dump;
 pub mod fanotify;
 pub mod image;
 mod loss;
@@ -7,5 +8,6 @@ pub mod queue;
 pub mod silent;
 pub mod sys;
 
+pub use dump::{DumpError, DumpErrorKind, DumpOptions, GhostStrategy, QueuePolicy, dump};
 pub use image::Image;
 pub use loss::Loss;

@@ -9,4 +9,5 @@ pub mod path;
 pub mod raw;
 pub mod spawn;
 pub mod tmpfs;
+pub mod trace;
 pub mod watch;

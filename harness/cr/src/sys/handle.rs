@@ -49,6 +49,15 @@ pub fn of_entry(dir: impl AsFd, path: &CStr) -> Result<FileHandle, Errno> {
 }
 
 fn at(dir: i32, path: &CStr, flags: i32) -> Result<FileHandle, Errno> {
+    const AT_HANDLE_FID: i32 = 0x200;
+    match encode(dir, path, flags) {
+        // It cannot be opened again, but it is what fdinfo shows.
+        Err(Errno::EOPNOTSUPP) => encode(dir, path, flags | AT_HANDLE_FID),
+        handle => handle,
+    }
+}
+
+fn encode(dir: i32, path: &CStr, flags: i32) -> Result<FileHandle, Errno> {
     let mut buffer = Buffer {
         bytes: BUFFER_BYTES,
         kind: 0,

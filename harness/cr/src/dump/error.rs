@@ -1,0 +1,109 @@
+//! Why there is no image.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+/// What could not be dumped, and where it is.
+#[derive(Debug)]
+pub struct DumpError {
+    /// `fd 5`, `process 12: fd 5`, `fd 3: watch 7`; empty for the dump as a whole.
+    pub place: String,
+    pub kind: DumpErrorKind,
+}
+
+#[derive(Debug)]
+pub enum DumpErrorKind {
+    /// There is no way to restore such a thing: `socket`, `pipe`.
+    NotSupported(String),
+    /// A process that still runs: its state, a letter of `/proc/PID/stat`.
+    NotStopped(char),
+    /// Unread bytes, and the policy is to refuse.
+    Unread { bytes: usize },
+    /// A ghost with more content than the limit.
+    TooLarge { bytes: u64, limit: u64 },
+    /// Nothing known leads to a watched inode.
+    NoPath { ino: u64, major: u32, minor: u32 },
+    /// A text of /proc that is not understood.
+    Text(String),
+    /// A call failed on an operand.
+    Call {
+        call: &'static str,
+        operand: String,
+        errno: Errno,
+    },
+}
+
+impl DumpError {
+    pub(super) fn new(place: impl Into<String>, kind: DumpErrorKind) -> Self {
+        let place = place.into();
+        Self { place, kind }
+    }
+
+    pub(super) fn not_supported(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(place, DumpErrorKind::NotSupported(what.into()))
+    }
+
+    pub(super) fn on(call: &'static str, operand: impl Into<String>, errno: Errno) -> Self {
+        let operand = operand.into();
+        Self::new(
+            "",
+            DumpErrorKind::Call {
+                call,
+                operand,
+                errno,
+            },
+        )
+    }
+
+    pub(super) fn io(call: &'static str, operand: impl Into<String>, error: &io::Error) -> Self {
+        let errno = error
+            .raw_os_error()
+            .map_or(Errno::UnknownErrno, Errno::from_raw);
+        Self::on(call, operand, errno)
+    }
+
+    /// Says where it happened.
+    pub(super) fn at(mut self, place: &str) -> Self {
+        if self.place.is_empty() {
+            place.clone_into(&mut self.place);
+        } else if !place.is_empty() {
+            self.place = format!("{place}: {}", self.place);
+        }
+        self
+    }
+}
+
+impl fmt::Display for DumpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        match &self.kind {
+            DumpErrorKind::NotSupported(what) => write!(f, "{what}: not supported"),
+            DumpErrorKind::NotStopped(state) => write!(f, "not stopped (state {state})"),
+            DumpErrorKind::Unread { bytes } => write!(f, "{bytes} bytes unread"),
+            DumpErrorKind::TooLarge { bytes, limit } => {
+                write!(f, "ghost of {bytes} bytes, the limit is {limit}")
+            }
+            DumpErrorKind::NoPath { ino, major, minor } => {
+                write!(
+                    f,
+                    "no handle or path leads to inode {ino} of device {major}:{minor}"
+                )
+            }
+            DumpErrorKind::Text(text) => write!(f, "not understood: {text}"),
+            DumpErrorKind::Call {
+                call,
+                operand,
+                errno,
+            } => {
+                let space = if operand.is_empty() { "" } else { " " };
+                write!(f, "{call}{space}{operand}: {errno}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DumpError {}

@@ -1,0 +1,353 @@
+//! Descriptors and the open file descriptions behind them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+
+use fsnotify::fdinfo;
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::error::{DumpError, DumpErrorKind};
+use super::places::Places;
+use super::{DumpOptions, declare, tree};
+use crate::Loss;
+use crate::image::{
+    Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
+};
+use crate::sys::descriptor::{compare_descriptions, is_epoll_target};
+use crate::sys::{inspect, path};
+
+/// Our own descriptor of an open file description of the subject. Its index is that of
+/// [`Image::files`].
+#[derive(Debug)]
+pub(super) struct Held {
+    pub file: OwnedFd,
+    /// Whose it is: the first process and its lowest number.
+    pub pid: Pid,
+    pub fd: i32,
+    /// How messages call it.
+    pub place: String,
+    /// fdinfo(5) as it was found.
+    pub info: Vec<u8>,
+}
+
+/// What a descriptor is, by the link of /proc and its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Inotify,
+    Fanotify,
+    Epoll,
+    File,
+}
+
+/// Fills [`Image::files`] and the descriptors of each process.
+pub(super) fn collect(
+    image: &mut Image,
+    places: &mut Places,
+    options: &DumpOptions,
+) -> Result<Vec<Held>, DumpError> {
+    let mut held = Vec::new();
+    let mut known: HashMap<(Kind, u64), Vec<usize>> = HashMap::new();
+    let main = image.processes[0].pid;
+    for index in 0..image.processes.len() {
+        if image.processes[index].exited.is_some() {
+            continue;
+        }
+        let pid = Pid::from_raw(image.processes[index].pid);
+        let pidfd = inspect::pidfd_open(pid)
+            .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+        for fd in numbers(pid)? {
+            let place = match tree::name(main, pid.as_raw()) {
+                name if name.is_empty() => format!("fd {fd}"),
+                name => format!("{name}: fd {fd}"),
+            };
+            let mut one = || {
+                let found = look(&pidfd, pid, fd, place.clone())?;
+                let same = known.entry(found.key).or_default();
+                let index = match shared(same, &held, &found.held)? {
+                    Some(index) => index,
+                    None => match describe(image, places, &found, options)? {
+                        Some(file) => {
+                            same.push(held.len());
+                            held.push(found.held);
+                            image.files.push(file);
+                            held.len() - 1
+                        }
+                        None => return Ok(None),
+                    },
+                };
+                let file = u32::try_from(index).expect("fewer descriptions than descriptors");
+                Ok(Some(Descriptor {
+                    fd,
+                    file,
+                    close_on_exec: found.close_on_exec,
+                }))
+            };
+            let descriptor = one().map_err(|error: DumpError| error.at(&place))?;
+            image.processes[index].descriptors.extend(descriptor);
+        }
+    }
+    interests(image, &held)?;
+    Ok(held)
+}
+
+/// A descriptor before it is known whether its description is.
+struct Found {
+    held: Held,
+    kind: Kind,
+    /// Descriptions with different keys are different.
+    key: (Kind, u64),
+    flags: u32,
+    offset: i64,
+    close_on_exec: bool,
+    stat: path::Stat,
+}
+
+fn numbers(pid: Pid) -> Result<Vec<i32>, DumpError> {
+    let folder = format!("/proc/{pid}/fd");
+    let failed = |error: &std::io::Error| DumpError::io("readdir", &folder, error);
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(|error| failed(&error))? {
+        let name = entry.map_err(|error| failed(&error))?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn look(pidfd: &OwnedFd, pid: Pid, fd: i32, place: String) -> Result<Found, DumpError> {
+    let file =
+        inspect::pidfd_getfd(pidfd, fd).map_err(|errno| DumpError::on("pidfd_getfd", "", errno))?;
+    let stat = path::stat(&file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
+    let link = format!("/proc/{pid}/fd/{fd}");
+    // A path longer than a page is no text of a link any more; then it is no anonymous inode.
+    let link = match fs::read_link(&link) {
+        Ok(link) => link.into_os_string().into_vec(),
+        Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => b"/".to_vec(),
+        Err(error) => return Err(DumpError::io("readlink", link, &error)),
+    };
+    let kind = kind(&link, &stat)?;
+    let name = format!("/proc/{pid}/fdinfo/{fd}");
+    let info = fs::read(&name).map_err(|error| DumpError::io("read", &name, &error))?;
+    let head = head(&info).ok_or_else(|| DumpError::new("", DumpErrorKind::Text(name)))?;
+    if info
+        .split(|&byte| byte == b'\n')
+        .any(|line| line.starts_with(b"lock:"))
+    {
+        return Err(DumpError::not_supported("", "lock"));
+    }
+    const CLOSE_ON_EXEC: u32 = libc::O_CLOEXEC.cast_unsigned();
+    Ok(Found {
+        held: Held {
+            file,
+            pid,
+            fd,
+            place,
+            info,
+        },
+        kind,
+        key: (kind, stat.ino),
+        flags: head.1 & !CLOSE_ON_EXEC,
+        offset: head.0,
+        close_on_exec: head.1 & CLOSE_ON_EXEC != 0,
+        stat,
+    })
+}
+
+/// `pos:` and `flags:`.
+fn head(info: &[u8]) -> Option<(i64, u32)> {
+    let text = |key: &[u8]| {
+        let mut lines = info.split(|&byte| byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(key))?;
+        std::str::from_utf8(value).ok().map(str::trim)
+    };
+    let pos = text(b"pos:")?.parse().ok()?;
+    let flags = u32::from_str_radix(text(b"flags:")?, 8).ok()?;
+    Some((pos, flags))
+}
+
+fn kind(link: &[u8], stat: &path::Stat) -> Result<Kind, DumpError> {
+    let refused = |what: &str| Err(DumpError::not_supported("", what));
+    match link {
+        b"anon_inode:inotify" => return Ok(Kind::Inotify),
+        b"anon_inode:[fanotify]" => return Ok(Kind::Fanotify),
+        b"anon_inode:[eventpoll]" => return Ok(Kind::Epoll),
+        _ => {}
+    }
+    if let Some(name) = link.strip_prefix(b"anon_inode:") {
+        return refused(String::from_utf8_lossy(name).trim_matches(['[', ']']));
+    }
+    if link.starts_with(b"/memfd:") {
+        return refused("memfd");
+    }
+    if !link.starts_with(b"/") {
+        let name = link.split(|&byte| byte == b':').next().unwrap_or(link);
+        return refused(&String::from_utf8_lossy(name));
+    }
+    let plain = match stat.mode & libc::S_IFMT {
+        libc::S_IFCHR => matches!(stat.node, (1, 3 | 5 | 7 | 8 | 9)),
+        libc::S_IFBLK => false,
+        _ => true,
+    };
+    if plain {
+        Ok(Kind::File)
+    } else {
+        refused(&format!("device {}:{}", stat.node.0, stat.node.1))
+    }
+}
+
+/// The description that we know already, if it is one.
+fn shared(same: &[usize], held: &[Held], new: &Held) -> Result<Option<usize>, DumpError> {
+    for &index in same {
+        let known = &held[index];
+        let order = compare_descriptions((known.pid, known.fd), (new.pid, new.fd))
+            .map_err(|errno| DumpError::on("kcmp", "", errno))?;
+        if order.is_eq() {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// A new description; none if the dump is of groups alone and this is no part of them.
+fn describe(
+    image: &mut Image,
+    places: &mut Places,
+    found: &Found,
+    options: &DumpOptions,
+) -> Result<Option<OpenFile>, DumpError> {
+    let object = match found.kind {
+        Kind::Inotify => Object::Inotify(Inotify::default()),
+        Kind::Fanotify => Object::Fanotify(Fanotify::default()),
+        Kind::Epoll if options.only_groups => return Ok(None),
+        Kind::Epoll => Object::Epoll(Epoll::default()),
+        Kind::File if options.only_groups && !is_ghost(&found.stat) => return Ok(None),
+        Kind::File => Object::Place(places.of_file(image, &found.held.file, found.flags)?),
+    };
+    let mut file = OpenFile {
+        flags: found.flags,
+        object: Some(object),
+        ..OpenFile::default()
+    };
+    if found.flags & libc::O_PATH.cast_unsigned() == 0 {
+        let failed = |errno: Errno| DumpError::on("fcntl", "", errno);
+        let owner = inspect::owner(&found.held.file).map_err(failed)?;
+        file.owner = owner.map(|owner| match owner {
+            inspect::Owner::Thread(pid) => Owner { kind: 0, pid },
+            inspect::Owner::Process(pid) => Owner { kind: 1, pid },
+            inspect::Owner::Group(pid) => Owner { kind: 2, pid },
+        });
+        file.signal = inspect::signal(&found.held.file).map_err(failed)?;
+        file.offset = found.offset;
+    }
+    unread_in_pipe(image, found);
+    Ok(Some(file))
+}
+
+fn is_ghost(stat: &path::Stat) -> bool {
+    stat.nlink == 0
+}
+
+/// What a fifo holds goes with its last descriptor.
+fn unread_in_pipe(image: &mut Image, found: &Found) {
+    if found.stat.mode & libc::S_IFMT != libc::S_IFIFO {
+        return;
+    }
+    if let Ok(unread @ 1..) = inspect::unread(&found.held.file) {
+        let object = format!("{}: {unread} bytes in the fifo", found.held.place);
+        let reason = "what a fifo holds cannot be copied without being heard";
+        declare(image, Loss::new(7, object, reason));
+    }
+}
+
+/// What each epoll set waits for: the registered numbers, and the descriptions behind them.
+fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
+    for (index, holder) in held.iter().enumerate() {
+        if !matches!(image.files[index].object, Some(Object::Epoll(_))) {
+            continue;
+        }
+        let mut interests = Vec::new();
+        for line in holder.info.split(|&byte| byte == b'\n') {
+            let Some(line) = line.strip_prefix(b"tfd:") else {
+                continue;
+            };
+            let interest = interest(line).ok_or_else(|| {
+                let text = String::from_utf8_lossy(line).into_owned();
+                DumpError::new(&holder.place, DumpErrorKind::Text(text))
+            })?;
+            let file = target(image, held, holder, interest.fd)?.ok_or_else(|| {
+                let what = format!("registered fd {} that nothing refers to", interest.fd);
+                DumpError::not_supported(&holder.place, what)
+            })?;
+            edge_seen(image, holder, &held[file], &interest);
+            let file = u32::try_from(file).expect("fewer descriptions than descriptors");
+            interests.push(Interest { file, ..interest });
+        }
+        image.files[index].object = Some(Object::Epoll(Epoll { interests }));
+    }
+    Ok(())
+}
+
+/// `tfd:        5 events:       19 data:                7  pos:0 ino:1039 sdev:10`.
+fn interest(line: &[u8]) -> Option<Interest> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (fd, rest) = text.split_once("events:")?;
+    let (events, rest) = rest.split_once("data:")?;
+    let word = rest.split_ascii_whitespace().next()?;
+    Some(Interest {
+        fd: fd.trim().parse().ok()?,
+        file: 0,
+        events: u32::from_str_radix(events.trim(), 16).ok()?,
+        word: u64::from_str_radix(word, 16).ok()?,
+    })
+}
+
+/// The description that a set registered under a number; the number may mean another by now.
+fn target(
+    image: &Image,
+    held: &[Held],
+    set: &Held,
+    registered: i32,
+) -> Result<Option<usize>, DumpError> {
+    let own = image
+        .processes
+        .iter()
+        .find(|process| process.pid == set.pid.as_raw());
+    let now = own.and_then(|process| {
+        let mut descriptors = process.descriptors.iter();
+        descriptors.find(|descriptor| descriptor.fd == registered)
+    });
+    let likely = now.map(|descriptor| descriptor.file as usize);
+    for index in likely.into_iter().chain(0..held.len()) {
+        let one = &held[index];
+        match is_epoll_target((one.pid, one.fd), (set.pid, set.fd), registered) {
+            Ok(true) => return Ok(Some(index)),
+            Ok(false) => {}
+            Err(errno) => return Err(DumpError::on("kcmp", "", errno).at(&set.place)),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether an edge was taken already shows nowhere; a set made anew reports what is ready.
+fn edge_seen(image: &mut Image, set: &Held, target: &Held, interest: &Interest) {
+    let edge = interest.events & libc::EPOLLET.cast_unsigned() != 0;
+    if edge && matches!(inspect::unread(&target.file), Ok(1..)) {
+        let object = format!("{}: edge of fd {}", set.place, interest.fd);
+        let reason = "whether it was taken already cannot be seen: it is reported again";
+        declare(image, Loss::new(1, object, reason));
+    }
+}
+
+/// Whether a place is one that has to be made again.
+pub(super) fn is_removed(kind: PlaceKind) -> bool {
+    matches!(kind, PlaceKind::Gone | PlaceKind::Unnamed)
+}
+
+/// A group's fdinfo, nothing in it unknown.
+pub(super) fn group_info(held: &Held, kind: fdinfo::Kind) -> Result<fdinfo::Group, DumpError> {
+    fdinfo::Group::parse_as(&held.info, kind, fdinfo::Level::Strict)
+        .map_err(|error| DumpError::new(&held.place, DumpErrorKind::Text(error.to_string())))
+}

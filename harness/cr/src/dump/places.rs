@@ -1,0 +1,466 @@
+//! Inodes and their names: what leads back to what the subject holds or watches.
+//!
+//! The text of a link in /proc ends in " (deleted)" for a name that is gone, and for a name that
+//! ends so. Which one it is, the inode that the text leads to decides, not the text.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use fsnotify::handle::FileHandle;
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::DumpOptions;
+use super::content;
+use super::error::DumpError;
+use super::files::{Held, is_removed};
+use super::mounts::{Mounts, sdev};
+use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind};
+use crate::sys::path::{self, Stat};
+use crate::sys::{descriptor, handle};
+
+/// What the kernel appends to a name that is gone.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Most look-ups of file names in directories that a fallback makes.
+const MAX_LOOKUPS: usize = 200_000;
+
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Root directory of the subject.
+    root: OwnedFd,
+    mounts: Mounts,
+    /// `O_PATH` directories where handles of a filesystem can be opened.
+    anchors: HashMap<u32, Vec<OwnedFd>>,
+    /// Where the working directory of this thread is: a filesystem and an anchor of it.
+    here: Option<(u32, usize)>,
+    /// Files of the subject that are open in earnest, by filesystem: anchors of last resort.
+    open_files: HashMap<u32, OwnedFd>,
+    index: HashMap<(u32, u64), Vec<u32>>,
+    handles: Vec<Option<FileHandle>>,
+    /// Places of each inode.
+    places: Vec<Vec<u32>>,
+    /// Something to look at an inode by, for those of which a name is gone.
+    sources: HashMap<u32, OwnedFd>,
+    candidates: Candidates,
+}
+
+/// Paths that may lead somewhere, looked up when they are needed first.
+#[derive(Debug)]
+enum Candidates {
+    Paths(Vec<Vec<u8>>),
+    Found(HashMap<(u32, u64), Vec<Vec<u8>>>),
+}
+
+impl Places {
+    pub(super) fn new(pid: Pid, options: &DumpOptions) -> Result<Self, DumpError> {
+        let name = format!("/proc/{pid}/root");
+        let failed = |errno| DumpError::on("open", &name, errno);
+        let root = handle::open_path(name.as_ref()).map_err(failed)?;
+        let own = handle::open_path("/".as_ref()).map_err(failed)?;
+        let stat = |file: &OwnedFd| path::stat(file, c"").map_err(failed);
+        let (theirs, ours) = (stat(&root)?, stat(&own)?);
+        if (theirs.device, theirs.ino) != (ours.device, ours.ino) {
+            return Err(DumpError::not_supported(
+                "",
+                "another root directory than ours",
+            ));
+        }
+        let paths = options.paths.iter();
+        let paths = paths
+            .map(|path| options.root.join(path).as_os_str().as_bytes().to_vec())
+            .collect();
+        Ok(Self {
+            root,
+            mounts: Mounts::of(pid)?,
+            anchors: HashMap::new(),
+            here: None,
+            open_files: HashMap::new(),
+            index: HashMap::new(),
+            handles: Vec::new(),
+            places: Vec::new(),
+            sources: HashMap::new(),
+            candidates: Candidates::Paths(paths),
+        })
+    }
+
+    /// The place of an open file, by the name that it was opened by.
+    pub(super) fn of_file(
+        &mut self,
+        image: &mut Image,
+        file: impl AsFd,
+        flags: u32,
+    ) -> Result<u32, DumpError> {
+        let stat = path::stat(&file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
+        let handle = handle::of_file(&file).ok();
+        let name = match path::name_of(&file) {
+            Ok(name) => name,
+            Err(Errno::ENAMETOOLONG) => {
+                return Err(DumpError::not_supported("", "path longer than a page"));
+            }
+            Err(errno) => return Err(DumpError::on("readlink", "", errno)),
+        };
+        let inode = self.inode(image, &stat, handle);
+        let (path, kind) = self.leads(&name, &stat, flags);
+        if is_removed(kind) {
+            self.keep(inode, &file)?;
+        }
+        if flags & libc::O_PATH.cast_unsigned() == 0 {
+            let sdev = self.sdev(&stat);
+            if !self.open_files.contains_key(&sdev) && stat.mode & libc::S_IFMT == libc::S_IFDIR {
+                self.open_files.insert(sdev, duplicate(&file)?);
+            }
+        }
+        Ok(self.place(image, inode, path, kind, stat.mount))
+    }
+
+    /// The place of a watched inode; none if nothing known leads to it.
+    pub(super) fn of_inode(
+        &mut self,
+        image: &mut Image,
+        sdev: u32,
+        ino: u64,
+        handle: Option<&FileHandle>,
+    ) -> Result<Option<u32>, DumpError> {
+        if let Some(place) = self.known(image, sdev, ino, handle) {
+            return Ok(Some(place));
+        }
+        if let Some(handle) = handle
+            && let Some(file) = self.open_handle(sdev, handle)
+        {
+            return self.of_handle(image, sdev, ino, handle, &file).map(Some);
+        }
+        Ok(self.of_candidate(image, sdev, ino, handle))
+    }
+
+    fn known(
+        &self,
+        image: &Image,
+        sdev: u32,
+        ino: u64,
+        handle: Option<&FileHandle>,
+    ) -> Option<u32> {
+        let inodes = self.index.get(&(sdev, ino))?;
+        let same = |inode: &&u32| match (handle, &self.handles[**inode as usize]) {
+            (Some(one), Some(other)) => one == other,
+            (None, _) | (_, None) => true,
+        };
+        let inode = *inodes.iter().find(same)?;
+        let places = &self.places[inode as usize];
+        // Any name will do for a watch; one that leads there costs nobody anything.
+        let named = |place: &&u32| image.places[**place as usize].kind() == PlaceKind::Named;
+        places
+            .iter()
+            .find(named)
+            .or_else(|| places.first())
+            .copied()
+    }
+
+    /// Opens a handle on whichever mount of its filesystem can be reached.
+    fn open_handle(&mut self, sdev: u32, handle: &FileHandle) -> Option<OwnedFd> {
+        if !self.anchors.contains_key(&sdev) {
+            let anchors = self.mounts.open(&self.root, sdev);
+            self.anchors.insert(sdev, anchors);
+        }
+        for (index, anchor) in self.anchors[&sdev].iter().enumerate() {
+            if self.here != Some((sdev, index)) {
+                self.here = None;
+                if nix::unistd::fchdir(anchor).is_err() {
+                    continue;
+                }
+                self.here = Some((sdev, index));
+            }
+            let opened = match handle::open_here(handle, 0) {
+                Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
+                opened => opened,
+            };
+            if let Ok(file) = opened {
+                return Some(file);
+            }
+        }
+        handle::open(self.open_files.get(&sdev)?, handle).ok()
+    }
+
+    fn of_handle(
+        &mut self,
+        image: &mut Image,
+        sdev: u32,
+        ino: u64,
+        handle: &FileHandle,
+        file: &OwnedFd,
+    ) -> Result<u32, DumpError> {
+        // The usual case first: a name that leads back. No more calls than it takes to be sure.
+        let name = path::name_of(file).unwrap_or_default();
+        if let Some(found) = self.look_up(&name)
+            && found.ino == ino
+            && self.sdev(&found) == sdev
+        {
+            let inode = self.new_inode(image, sdev, ino, Some(*handle), found.mode);
+            return Ok(self.place(image, inode, name, PlaceKind::Named, found.mount));
+        }
+        let stat = path::stat(file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
+        if let Some(place) = self.of_candidate(image, sdev, ino, Some(handle)) {
+            return Ok(place);
+        }
+        let inode = self.new_inode(image, sdev, ino, Some(*handle), stat.mode);
+        // Either something is mounted over it, or only others hold it open.
+        let path = if name.starts_with(b"/") {
+            name
+        } else {
+            b"/".to_vec()
+        };
+        Ok(self.place(image, inode, path, PlaceKind::Hidden, stat.mount))
+    }
+
+    fn of_candidate(
+        &mut self,
+        image: &mut Image,
+        sdev: u32,
+        ino: u64,
+        handle: Option<&FileHandle>,
+    ) -> Option<u32> {
+        let paths = self.candidates().get(&(sdev, ino))?.clone();
+        for path in paths {
+            let found = self.look_up(&path)?;
+            let own = handle::of_entry(&self.root, &relative(&path)?).ok();
+            if handle.is_some() && own.is_some() && handle != own.as_ref() {
+                continue;
+            }
+            let inode = self.new_inode(image, sdev, ino, handle.copied().or(own), found.mode);
+            return Some(self.place(image, inode, path, PlaceKind::Named, found.mount));
+        }
+        None
+    }
+
+    /// Every path that we were told of, and each of their last components in each directory among
+    /// them: names move with their directories.
+    fn candidates(&mut self) -> &HashMap<(u32, u64), Vec<Vec<u8>>> {
+        if let Candidates::Paths(paths) = &mut self.candidates {
+            let paths = std::mem::take(paths);
+            let mut found: HashMap<(u32, u64), Vec<Vec<u8>>> = HashMap::new();
+            let last = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().map(<[u8]>::to_vec);
+            let mut names: Vec<Vec<u8>> = paths.iter().filter_map(|path| last(path)).collect();
+            names.sort();
+            names.dedup();
+            names.retain(|name| !matches!(&name[..], b"" | b"." | b".."));
+            let mut next = paths;
+            let mut n_lookups = 0;
+            while let Some(path) = next.pop() {
+                n_lookups += 1;
+                let Some(stat) = self.look_up(&path).filter(|_| n_lookups < MAX_LOOKUPS) else {
+                    continue;
+                };
+                let known = found.entry((self.sdev(&stat), stat.ino)).or_default();
+                if known.contains(&path) {
+                    continue;
+                }
+                if stat.mode & libc::S_IFMT == libc::S_IFDIR {
+                    let entry = |name: &Vec<u8>| [&path[..], b"/", name].concat();
+                    next.extend(names.iter().map(entry));
+                }
+                known.push(path);
+            }
+            self.candidates = Candidates::Found(found);
+        }
+        match &self.candidates {
+            Candidates::Found(found) => found,
+            Candidates::Paths(_) => unreachable!("replaced above"),
+        }
+    }
+
+    /// Where the text of a link leads.
+    fn leads(&self, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
+        const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
+        if self.leads_to(name, stat) {
+            return (name.to_vec(), PlaceKind::Named);
+        }
+        let Some(gone) = name.strip_suffix(DELETED) else {
+            return (name.to_vec(), PlaceKind::Hidden);
+        };
+        let at = gone.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let number = format!("#{}", stat.ino);
+        if flags & TMPFILE == TMPFILE && &gone[at + 1..] == number.as_bytes() {
+            let folder = if at == 0 { &b"/"[..] } else { &gone[..at] };
+            return (folder.to_vec(), PlaceKind::Unnamed);
+        }
+        (gone.to_vec(), PlaceKind::Gone)
+    }
+
+    fn leads_to(&self, path: &[u8], stat: &Stat) -> bool {
+        let found = self.look_up(path);
+        found.is_some_and(|found| (found.device, found.ino) == (stat.device, stat.ino))
+    }
+
+    fn look_up(&self, path: &[u8]) -> Option<Stat> {
+        path::stat(&self.root, &relative(path)?).ok()
+    }
+
+    /// The device as fdinfo prints it: that of the superblock, which statx(2) does not show on
+    /// every filesystem.
+    fn sdev(&self, stat: &Stat) -> u32 {
+        let own = sdev(stat.device.0, stat.device.1);
+        self.mounts.get(stat.mount).map_or(own, |mount| mount.sdev)
+    }
+
+    fn inode(&mut self, image: &mut Image, stat: &Stat, handle: Option<FileHandle>) -> u32 {
+        let sdev = self.sdev(stat);
+        let known = self.index.get(&(sdev, stat.ino)).into_iter().flatten();
+        let same = |inode: &&u32| self.handles[**inode as usize] == handle;
+        match known.into_iter().find(same) {
+            Some(&inode) => inode,
+            None => self.new_inode(image, sdev, stat.ino, handle, stat.mode),
+        }
+    }
+
+    fn new_inode(
+        &mut self,
+        image: &mut Image,
+        sdev: u32,
+        ino: u64,
+        handle: Option<FileHandle>,
+        mode: u32,
+    ) -> u32 {
+        let index = u32::try_from(image.inodes.len()).expect("fewer inodes than marks");
+        let bytes = |handle: FileHandle| Handle {
+            kind: handle.kind(),
+            bytes: handle.bytes().to_vec(),
+        };
+        let handle_bytes = handle.map(bytes);
+        image.inodes.push(Inode {
+            sdev,
+            ino,
+            handle: handle_bytes,
+            mode,
+            ..Inode::default()
+        });
+        self.index.entry((sdev, ino)).or_default().push(index);
+        self.handles.push(handle);
+        self.places.push(Vec::new());
+        index
+    }
+
+    fn place(
+        &mut self,
+        image: &mut Image,
+        inode: u32,
+        path: Vec<u8>,
+        kind: PlaceKind,
+        mount: u64,
+    ) -> u32 {
+        let same = |place: &&u32| {
+            let place = &image.places[**place as usize];
+            place.kind() == kind && place.path == path
+        };
+        if let Some(&place) = self.places[inode as usize].iter().find(same) {
+            return place;
+        }
+        let point = self.mounts.get(mount).filter(|_| kind != PlaceKind::Named);
+        let mount = point.map(|mount| mount.point.clone()).unwrap_or_default();
+        let index = u32::try_from(image.places.len()).expect("fewer places than marks");
+        image.places.push(Place {
+            inode,
+            path,
+            kind: kind.into(),
+            mount,
+        });
+        self.places[inode as usize].push(index);
+        index
+    }
+
+    fn keep(&mut self, inode: u32, file: impl AsFd) -> Result<(), DumpError> {
+        if let Entry::Vacant(entry) = self.sources.entry(inode) {
+            entry.insert(duplicate(file)?);
+        }
+        Ok(())
+    }
+
+    /// Copies what is needed to make removed inodes and names again.
+    pub(super) fn finish(
+        &mut self,
+        image: &mut Image,
+        held: &[Held],
+        options: &DumpOptions,
+    ) -> Result<(), DumpError> {
+        let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
+        sources.sort_unstable_by_key(|(inode, _)| *inode);
+        for (inode, source) in sources {
+            let index = inode as usize;
+            let stat =
+                path::stat(&source, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
+            if stat.nlink > 0 {
+                image.inodes[index].other_name = self.other_name(image, inode);
+                continue;
+            }
+            let holders: Vec<&Held> = holders(image, held, inode).collect();
+            let mut losses = Vec::new();
+            let place = holders
+                .first()
+                .map_or("working directory", |held| &held.place);
+            let ghost = content::copy(&stat, &source, &holders, options.ghost_limit, &mut losses)
+                .map_err(|error| error.at(place))?;
+            image.lost.extend(losses.into_iter().map(LossRecord::from));
+            image.inodes[index].mode = stat.mode;
+            image.inodes[index].ghost = Some(ghost);
+        }
+        Ok(())
+    }
+
+    /// A name of an inode of which another name is gone; empty if there is only the handle.
+    fn other_name(&mut self, image: &Image, inode: u32) -> Vec<u8> {
+        let places = self.places[inode as usize]
+            .iter()
+            .map(|&place| &image.places[place as usize]);
+        let named = places
+            .clone()
+            .find(|place| place.kind() == PlaceKind::Named);
+        if let Some(place) = named {
+            return place.path.clone();
+        }
+        let (sdev, ino) = {
+            let inode = &image.inodes[inode as usize];
+            (inode.sdev, inode.ino)
+        };
+        let paths = self
+            .candidates()
+            .get(&(sdev, ino))
+            .cloned()
+            .unwrap_or_default();
+        if let Some(path) = paths.into_iter().next() {
+            return path;
+        }
+        let handle = self.handles[inode as usize];
+        let file = handle.and_then(|handle| self.open_handle(sdev, &handle));
+        let name = file
+            .and_then(|file| path::name_of(file).ok())
+            .unwrap_or_default();
+        let found = self.look_up(&name).filter(|found| found.ino == ino);
+        if found.is_some() { name } else { Vec::new() }
+    }
+}
+
+/// Descriptions of an inode.
+fn holders<'a>(image: &'a Image, held: &'a [Held], inode: u32) -> impl Iterator<Item = &'a Held> {
+    held.iter()
+        .zip(&image.files)
+        .filter_map(move |(held, file)| match file.object {
+            Some(Object::Place(place)) => {
+                (image.places[place as usize].inode == inode).then_some(held)
+            }
+            _ => None,
+        })
+}
+
+fn duplicate(file: impl AsFd) -> Result<OwnedFd, DumpError> {
+    let number = file.as_fd().as_raw_fd();
+    descriptor::duplicate_above(file, 0)
+        .map_err(|errno| DumpError::on("fcntl", format!("{number} F_DUPFD_CLOEXEC"), errno))
+}
+
+/// An absolute path as seen from the root directory.
+pub(super) fn relative(path: &[u8]) -> Option<CString> {
+    let path = path.strip_prefix(b"/")?;
+    CString::new(if path.is_empty() { b"." } else { path }).ok()
+}

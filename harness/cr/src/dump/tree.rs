@@ -1,0 +1,142 @@
+//! The processes of a tree: who they are, how they hang together, what waits for them.
+
+use std::fs;
+
+use nix::unistd::Pid;
+
+use super::error::{DumpError, DumpErrorKind};
+use super::places::Places;
+use crate::image::{Image, PendingSignal, Process};
+use crate::sys::{handle, trace};
+
+/// Most processes of one tree.
+const MAX_PROCESSES: usize = 4096;
+
+/// Whether descendants belong to a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Tree,
+    /// One process, whatever children and threads it has.
+    Alone,
+}
+
+/// All processes from `main` down, parents first. Every one must be stopped or ended.
+pub(super) fn processes(main: Pid, scope: Scope) -> Result<Vec<Process>, DumpError> {
+    let mut found = Vec::new();
+    let mut next = vec![main];
+    while let Some(pid) = next.pop() {
+        let place = name(main.as_raw(), pid.as_raw());
+        let process = process(pid, scope).map_err(|error| error.at(&place))?;
+        let lives = process.exited.is_none();
+        found.push(process);
+        if lives && scope == Scope::Tree {
+            let mut children = children(pid)?;
+            children.reverse();
+            next.extend(children);
+        }
+        if found.len() > MAX_PROCESSES {
+            let what = format!("more than {MAX_PROCESSES} processes");
+            return Err(DumpError::not_supported("", what));
+        }
+    }
+    Ok(found)
+}
+
+/// How messages call a process: the main process goes without saying.
+pub(super) fn name(main: i32, pid: i32) -> String {
+    if pid == main {
+        String::new()
+    } else {
+        format!("process {pid}")
+    }
+}
+
+fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
+    let stat = read(&format!("/proc/{pid}/stat"))?;
+    // The name stands in parentheses and may contain any character, parentheses too.
+    let malformed = || DumpError::new("", DumpErrorKind::Text(format!("/proc/{pid}/stat")));
+    let fields = stat.rsplit_once(')').ok_or_else(malformed)?.1;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |index: usize| -> Result<i32, DumpError> {
+        fields
+            .get(index)
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(malformed)
+    };
+    let state = fields
+        .first()
+        .and_then(|state| state.chars().next())
+        .ok_or_else(malformed)?;
+    let mut process = Process {
+        pid: pid.as_raw(),
+        parent: number(1)?,
+        group: number(2)?,
+        session: number(3)?,
+        ..Process::default()
+    };
+    match state {
+        // Field 52 of proc_pid_stat(5), of which the third is the first here.
+        'Z' => process.exited = Some(number(49)?),
+        'T' | 't' => live(pid, scope, &mut process)?,
+        _ => return Err(DumpError::new("", DumpErrorKind::NotStopped(state))),
+    }
+    Ok(process)
+}
+
+fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> {
+    let status = read(&format!("/proc/{pid}/status"))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let umask = field("Umask:\t").and_then(|umask| u32::from_str_radix(umask, 8).ok());
+    process.umask = umask.unwrap_or(0o022);
+    if scope == Scope::Alone {
+        return Ok(());
+    }
+    if let Some(threads) = field("Threads:\t").filter(|threads| *threads != "1") {
+        return Err(DumpError::not_supported("", format!("{threads} threads")));
+    }
+    let pending = |name| field(name).is_none_or(|mask| mask.bytes().any(|digit| digit != b'0'));
+    if pending("SigPnd:\t") || pending("ShdPnd:\t") {
+        let signals = trace::pending_signals(pid)
+            .map_err(|errno| DumpError::on("ptrace", pid.to_string(), errno))?;
+        let signals = signals.into_iter();
+        process.signals = signals
+            .map(|(info, shared)| PendingSignal {
+                info: info.to_vec(),
+                shared,
+            })
+            .collect();
+    }
+    Ok(())
+}
+
+fn children(pid: Pid) -> Result<Vec<Pid>, DumpError> {
+    let text = read(&format!("/proc/{pid}/task/{pid}/children"))?;
+    let pids = text
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    Ok(pids.map(Pid::from_raw).collect())
+}
+
+/// Where each process is.
+pub(super) fn working_directories(image: &mut Image, places: &mut Places) -> Result<(), DumpError> {
+    if image.only_groups {
+        return Ok(());
+    }
+    for index in 0..image.processes.len() {
+        if image.processes[index].exited.is_some() {
+            continue;
+        }
+        let path = format!("/proc/{}/cwd", image.processes[index].pid);
+        let place = handle::open_path(path.as_ref())
+            .map_err(|errno| DumpError::on("open", &path, errno))
+            .and_then(|file| places.of_file(image, file, 0))
+            .map_err(|error| error.at("working directory"))?;
+        image.processes[index].working_directory = Some(place);
+    }
+    Ok(())
+}
+
+fn read(path: &str) -> Result<String, DumpError> {
+    let bytes = fs::read(path).map_err(|error| DumpError::io("read", path, &error))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
