@@ -15,4 +15,4 @@ mod text;
 pub use diff::diff;
 pub use difference::{Difference, Kind, Side};
 pub use judge::{Verdict, covers, exit_code, judge, judge_controls, text_diff};
-pub use render::{render, render_transcript};
+pub use render::{Row, SideBySide, render, render_transcript, side_by_side};
