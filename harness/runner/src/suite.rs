@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn a_case_is_named_by_folder_and_file() {
         assert_eq!(name(Path::new("scenarios/inotify/a-b.scn")), "inotify/a-b");
-        assert_eq!(name(Path::new("a-b.scn")), "/a-b");
+        assert_eq!(name(Path::new("a-b.scn")), "a-b");
     }
 }
