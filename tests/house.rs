@@ -404,9 +404,11 @@ fn linked_packages() -> Option<Vec<Value>> {
     Some(packages.cloned().collect())
 }
 
-/// None where this user may not start the cargo that built the test.
+/// None where this user may not start cargo.
 fn metadata(arguments: &[&str]) -> Option<Value> {
-    let output = Command::new(env!("CARGO"))
+    // The cargo of the machine that runs the test, which need not be the one that built it.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
         .args(["metadata", "--format-version=1", "--offline", "--locked"])
         .args(arguments)
         .current_dir(root())
