@@ -202,7 +202,7 @@ calls! {
     DropCaches "drop_caches" () Nothing
     /// Takes and lists the signals that are pending.
     Signals "signals" () Nothing
-    /// `count` events on one file, by turns of fchmod(2) and pwrite(2), so that none merge.
+    /// `count` events on one file, by turns of chmod(2) and utimensat(2), so that none merge.
     Flood "flood" (path: Path, count: Size) Nothing
 }
 

@@ -9,6 +9,7 @@ mod diff;
 mod difference;
 pub mod invariant;
 mod judge;
+pub mod model;
 mod render;
 mod text;
 

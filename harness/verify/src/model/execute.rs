@@ -1,0 +1,321 @@
+//! The calls of the model: what each does to the tree, and whom it tells.
+
+mod descriptor;
+mod names;
+mod notify;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use scenario::{Arg, Call, Event, Expect, Name, Outcome, Phase, Reference, Step};
+
+use super::group::{Group, Queued};
+use super::tree::{DentryId, Tree};
+use super::{Predicted, Settings};
+
+/// Why a call does not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Errno(i32),
+    /// The model knows nothing of it.
+    Beyond(&'static str),
+}
+
+type Done<T = i64> = Result<T, Stop>;
+
+const EPERM: Stop = Stop::Errno(1);
+const ENOENT: Stop = Stop::Errno(2);
+const EBADF: Stop = Stop::Errno(9);
+const EAGAIN: Stop = Stop::Errno(11);
+const EBUSY: Stop = Stop::Errno(16);
+const EEXIST: Stop = Stop::Errno(17);
+const ENOTDIR: Stop = Stop::Errno(20);
+const EISDIR: Stop = Stop::Errno(21);
+const EINVAL: Stop = Stop::Errno(22);
+const ENOTTY: Stop = Stop::Errno(25);
+const ENAMETOOLONG: Stop = Stop::Errno(36);
+const ENOTEMPTY: Stop = Stop::Errno(39);
+const ELOOP: Stop = Stop::Errno(40);
+const ENODATA: Stop = Stop::Errno(61);
+const EOPNOTSUPP: Stop = Stop::Errno(95);
+
+/// The world, its processes and its groups after some steps.
+#[derive(Clone, Debug)]
+pub struct Model {
+    tree: Tree,
+    /// None is the main process.
+    processes: BTreeMap<Option<Name>, Process>,
+    files: Vec<OpenFile>,
+    groups: Vec<Option<Group>>,
+    bindings: BTreeMap<Name, i64>,
+    /// `fsnotify_get_cookie`.
+    last_cookie: u32,
+    /// Cookies in the order in which they were read.
+    cookies_read: Vec<u32>,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    /// Indices into [`Model::files`].
+    fds: BTreeMap<i32, usize>,
+    cwd: DentryId,
+}
+
+/// An open file description.
+#[derive(Clone, Debug)]
+struct OpenFile {
+    what: Opened,
+    n_refs: u32,
+    /// As open(2) took them.
+    flags: u64,
+    offset: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    Dentry(DentryId),
+    /// Index into [`Model::groups`].
+    Group(usize),
+    /// Has a number and no part in notification.
+    Other,
+}
+
+impl Model {
+    /// An empty world; descriptors 0 to 2 are taken.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let devices = OpenFile {
+            what: Opened::Other,
+            n_refs: 3,
+            flags: 2,
+            offset: 0,
+        };
+        let main = Process {
+            fds: BTreeMap::from([(0, 0), (1, 0), (2, 0)]),
+            cwd: Tree::ROOT,
+        };
+        Self {
+            tree: Tree::new(),
+            processes: BTreeMap::from([(None, main)]),
+            files: vec![devices],
+            groups: Vec::new(),
+            bindings: BTreeMap::new(),
+            last_cookie: 0,
+            cookies_read: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Makes one step.
+    ///
+    /// # Errors
+    ///
+    /// What the model knows nothing of; the model is of no use after that.
+    pub fn step(&mut self, step: &Step) -> Result<Predicted, &'static str> {
+        if step.phase != Phase::Whole {
+            return Err("a call that blocks");
+        }
+        let mut predicted = Predicted::default();
+        match self.call(step, &mut predicted.events) {
+            Ok(outcome) => {
+                if let (Expect::Bind(name), Some(Outcome::Value(value))) = (&step.expect, outcome) {
+                    self.bindings.insert(name.clone(), value);
+                }
+                predicted.outcome = outcome;
+            }
+            Err(Stop::Errno(errno)) => predicted.outcome = Some(Outcome::Errno(errno)),
+            Err(Stop::Beyond(reason)) => return Err(reason),
+        }
+        Ok(predicted)
+    }
+
+    /// Takes what every group has queued, in the order of the main process's descriptors, then of
+    /// the children's.
+    pub(super) fn drain_all(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let fds: Vec<(i32, usize)> = self
+            .processes
+            .values()
+            .flat_map(|process| process.fds.iter().map(|(fd, file)| (*fd, *file)))
+            .collect();
+        for (fd, file) in fds {
+            if let Opened::Group(group) = self.files[file].what {
+                while let Some(event) = self.pop(group) {
+                    let event = self.named(event, Some(fd));
+                    events.push(event);
+                }
+            }
+        }
+        events
+    }
+
+    /// The result; none where the model has no opinion of it.
+    fn call(&mut self, step: &Step, events: &mut Vec<Event>) -> Done<Option<Outcome>> {
+        let value = match step.call {
+            Call::Checkpoint | Call::Look => return Ok(Some(Outcome::None)),
+            Call::Fork => return self.fork(step).map(|()| Some(Outcome::None)),
+            Call::Signals => return Ok(None),
+            Call::Wait4 => return Ok(None),
+            Call::Read => self.read(step, events)?,
+            Call::Getdents64 => {
+                self.getdents(step)?;
+                return Ok(None);
+            }
+            Call::Fcntl => return self.fcntl(step),
+            Call::EpollCtl | Call::EpollWait => {
+                self.opened(step, 0)?;
+                return Ok(None);
+            }
+            _ => self.plain(step)?,
+        };
+        Ok(Some(Outcome::Value(value)))
+    }
+
+    fn plain(&mut self, step: &Step) -> Done {
+        match step.call {
+            Call::Open => self.open(step, None, 0),
+            Call::Openat => self.open(step, Some(0), 1),
+            Call::Close => self.close(step),
+            Call::Dup => self.dup(step),
+            Call::Dup2 | Call::Dup3 => self.dup_to(step),
+            Call::Write => self.write(step),
+            Call::Pread => self.pread(step),
+            Call::Pwrite => self.pwrite(step),
+            Call::Lseek => self.lseek(step),
+            Call::Ftruncate => self.ftruncate(step),
+            Call::Fallocate => self.fallocate(step),
+            Call::Fchmod | Call::Fchown => self.change_open(step),
+            Call::Ioctl => self.ioctl(step),
+            Call::EpollCreate1 | Call::MemfdCreate | Call::Eventfd2 | Call::Socket => {
+                self.install(step, Opened::Other, 2)
+            }
+            Call::InotifyInit1 => self.inotify_init(step),
+            Call::InotifyAddWatch => self.inotify_add_watch(step),
+            Call::InotifyRmWatch => self.inotify_rm_watch(step),
+            Call::ExitGroup => self.exit(step),
+            Call::DropCaches => Ok(0),
+            Call::Mkdir | Call::Mknod | Call::Symlink => self.make(step),
+            Call::Rmdir => self.rmdir(step, None, 0),
+            Call::Unlink => self.unlink(step, None, 0),
+            Call::Unlinkat => self.unlinkat(step),
+            Call::Link => self.link(step),
+            Call::Linkat => self.linkat(step),
+            Call::Rename => self.rename(step),
+            Call::Renameat2 => self.renameat2(step),
+            Call::Truncate => self.truncate(step),
+            Call::Chmod | Call::Chown => self.change(step),
+            Call::Utimensat => self.utimensat(step),
+            Call::Setxattr => self.setxattr(step),
+            Call::Removexattr => self.removexattr(step),
+            Call::Chdir => self.chdir(step),
+            Call::Flood => self.flood(step),
+            Call::FanotifyInit | Call::FanotifyMark => Err(Stop::Beyond("fanotify")),
+            Call::Mount | Call::Umount2 => Err(Stop::Beyond("a mount")),
+            // The caller has these.
+            Call::Checkpoint
+            | Call::Look
+            | Call::Fork
+            | Call::Signals
+            | Call::Wait4
+            | Call::Read
+            | Call::Getdents64
+            | Call::Fcntl
+            | Call::EpollCtl
+            | Call::EpollWait => Err(Stop::Beyond("this call")),
+        }
+    }
+
+    fn process(&self, step: &Step) -> &Process {
+        &self.processes[&step.process]
+    }
+
+    fn process_mut(&mut self, step: &Step) -> &mut Process {
+        self.processes
+            .get_mut(&step.process)
+            .expect("a checked scenario names living processes")
+    }
+
+    /// The number that the argument at `index` stands for.
+    fn number(&self, step: &Step, index: usize) -> Done {
+        match step.reference(index) {
+            Reference::Number(number) => Ok(number),
+            Reference::Name(name) => {
+                let bound = self.bindings.get(name).copied();
+                bound.ok_or(Stop::Beyond("a name that no success bound"))
+            }
+            Reference::Cwd => Err(EBADF),
+        }
+    }
+
+    /// The open file that the argument at `index` stands for.
+    fn opened(&self, step: &Step, index: usize) -> Done<usize> {
+        let number = self.number(step, index)?;
+        let fd = i32::try_from(number).map_err(|_| EBADF)?;
+        self.process(step).fds.get(&fd).copied().ok_or(EBADF)
+    }
+
+    fn fork(&mut self, step: &Step) -> Done<()> {
+        let Expect::Bind(name) = &step.expect else {
+            return Err(Stop::Beyond("a child without a name"));
+        };
+        let child = self.process(step).clone();
+        for file in child.fds.values() {
+            self.files[*file].n_refs += 1;
+        }
+        self.tree.take(child.cwd);
+        self.processes.insert(Some(name.clone()), child);
+        Ok(())
+    }
+
+    /// Descriptors are closed from the lowest on (`close_files`); what that makes of the files is
+    /// done when the process leaves the kernel, last one first (`task_work_add`).
+    fn exit(&mut self, step: &Step) -> Done {
+        let process = self.processes.remove(&step.process);
+        let process = process.ok_or(Stop::Beyond("the death of a dead process"))?;
+        for file in process.fds.into_values().rev() {
+            self.put_file(file);
+        }
+        self.put_dentry(process.cwd);
+        Ok(0)
+    }
+
+    fn pop(&mut self, group: usize) -> Option<Queued> {
+        self.groups[group].as_mut()?.pop()
+    }
+
+    /// The event as a transcript shows it.
+    fn named(&mut self, event: Queued, fd: Option<i32>) -> Event {
+        let cookie = match event.cookie {
+            0 => 0,
+            cookie => {
+                let known = self.cookies_read.iter().position(|read| *read == cookie);
+                let at = known.unwrap_or_else(|| {
+                    self.cookies_read.push(cookie);
+                    self.cookies_read.len() - 1
+                });
+                u32::try_from(at + 1).expect("fewer cookies than events")
+            }
+        };
+        Event {
+            fd,
+            wd: event.wd,
+            mask: event.mask,
+            cookie,
+            name: scenario::Bytes(event.name),
+        }
+    }
+}
+
+/// The bytes at `index`, however many there are.
+fn content(step: &Step, index: usize) -> Done<&[u8]> {
+    match step.args.get(index) {
+        Some(Arg::Bytes(bytes)) => Ok(&bytes.0),
+        _ => Err(Stop::Beyond("an answer to a permission event")),
+    }
+}
+
+/// An argument that cannot be negative.
+fn size(step: &Step, index: usize) -> u64 {
+    u64::try_from(step.int(index)).unwrap_or(0)
+}

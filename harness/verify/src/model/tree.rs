@@ -1,0 +1,189 @@
+//! Files, directories and their names, as far as notification depends on them.
+//!
+//! A name is a dentry. An open file refers to a dentry, not to an inode: that is why a ghost still
+//! tells its parent of events, under its last name, and why the *dentry's* end, not the inode's, is
+//! what `IN_DELETE_SELF` tells of (`dentry_unlink_inode`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct InodeId(usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DentryId(usize);
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Regular {
+        size: u64,
+    },
+    Directory,
+    Symlink(Vec<u8>),
+    /// Fifo, socket or device.
+    Special,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Inode {
+    pub(super) kind: Kind,
+    /// Names; 0 for what is removed. A directory has one.
+    pub(super) n_links: u32,
+    pub(super) xattrs: BTreeSet<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Dentry {
+    /// Itself for the root.
+    pub(super) parent: DentryId,
+    pub(super) name: Vec<u8>,
+    pub(super) inode: InodeId,
+    /// Whether a path leads here.
+    pub(super) is_hashed: bool,
+    /// Open files, working directories, and dentries below that are alive.
+    n_refs: u32,
+    /// Those with a path.
+    children: BTreeMap<Vec<u8>, DentryId>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    inodes: Vec<Inode>,
+    dentries: Vec<Dentry>,
+}
+
+impl Tree {
+    pub(super) const ROOT: DentryId = DentryId(0);
+
+    pub(super) fn new() -> Self {
+        let mut tree = Self {
+            inodes: Vec::new(),
+            dentries: Vec::new(),
+        };
+        let inode = tree.new_inode(Kind::Directory);
+        tree.dentries.push(Dentry {
+            parent: Self::ROOT,
+            name: Vec::new(),
+            inode,
+            is_hashed: true,
+            n_refs: 1,
+            children: BTreeMap::new(),
+        });
+        tree
+    }
+
+    pub(super) fn new_inode(&mut self, kind: Kind) -> InodeId {
+        self.inodes.push(Inode {
+            kind,
+            n_links: 1,
+            xattrs: BTreeSet::new(),
+        });
+        InodeId(self.inodes.len() - 1)
+    }
+
+    pub(super) fn inode(&self, id: InodeId) -> &Inode {
+        &self.inodes[id.0]
+    }
+
+    pub(super) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        &mut self.inodes[id.0]
+    }
+
+    pub(super) fn dentry(&self, id: DentryId) -> &Dentry {
+        &self.dentries[id.0]
+    }
+
+    pub(super) fn inode_of(&self, id: DentryId) -> InodeId {
+        self.dentry(id).inode
+    }
+
+    pub(super) fn kind_of(&self, id: DentryId) -> &Kind {
+        &self.inode(self.inode_of(id)).kind
+    }
+
+    pub(super) fn is_directory(&self, id: DentryId) -> bool {
+        matches!(self.kind_of(id), Kind::Directory)
+    }
+
+    pub(super) fn child(&self, parent: DentryId, name: &[u8]) -> Option<DentryId> {
+        self.dentry(parent).children.get(name).copied()
+    }
+
+    pub(super) fn is_empty(&self, id: DentryId) -> bool {
+        self.dentry(id).children.is_empty()
+    }
+
+    /// Whether `id` is `ancestor` or below it.
+    pub(super) fn is_within(&self, mut id: DentryId, ancestor: DentryId) -> bool {
+        loop {
+            if id == ancestor {
+                return true;
+            }
+            if id == Self::ROOT {
+                return false;
+            }
+            id = self.dentry(id).parent;
+        }
+    }
+
+    /// Gives an inode a name.
+    pub(super) fn attach(&mut self, parent: DentryId, name: &[u8], inode: InodeId) -> DentryId {
+        let id = DentryId(self.dentries.len());
+        self.dentries.push(Dentry {
+            parent,
+            name: name.to_vec(),
+            inode,
+            is_hashed: true,
+            n_refs: 0,
+            children: BTreeMap::new(),
+        });
+        self.take(parent);
+        self.dentries[parent.0].children.insert(name.to_vec(), id);
+        id
+    }
+
+    /// Takes the name away; the dentry lives on while something refers to it.
+    pub(super) fn unhash(&mut self, id: DentryId) {
+        let Dentry { parent, name, .. } = self.dentry(id).clone();
+        self.dentries[parent.0].children.remove(&name);
+        self.dentries[id.0].is_hashed = false;
+    }
+
+    /// Moves a dentry; what stood there has to be unhashed before.
+    pub(super) fn move_to(&mut self, id: DentryId, parent: DentryId, name: &[u8]) {
+        let old = self.dentry(id).clone();
+        self.dentries[old.parent.0].children.remove(&old.name);
+        self.put_back(id, parent, name);
+        self.take(parent);
+        self.dentries[old.parent.0].n_refs -= 1;
+    }
+
+    /// Lets two dentries change places.
+    pub(super) fn exchange(&mut self, left: DentryId, right: DentryId) {
+        let (l, r) = (self.dentry(left).clone(), self.dentry(right).clone());
+        self.dentries[l.parent.0].children.remove(&l.name);
+        self.dentries[r.parent.0].children.remove(&r.name);
+        self.put_back(left, r.parent, &r.name);
+        self.put_back(right, l.parent, &l.name);
+    }
+
+    fn put_back(&mut self, id: DentryId, parent: DentryId, name: &[u8]) {
+        self.dentries[id.0].parent = parent;
+        self.dentries[id.0].name = name.to_vec();
+        self.dentries[parent.0].children.insert(name.to_vec(), id);
+    }
+
+    pub(super) fn take(&mut self, id: DentryId) {
+        self.dentries[id.0].n_refs += 1;
+    }
+
+    /// Drops one reference.
+    pub(super) fn drop_ref(&mut self, id: DentryId) {
+        self.dentries[id.0].n_refs -= 1;
+    }
+
+    /// Whether the dentry is at its end: no path and nobody that refers to it.
+    pub(super) fn is_dead(&self, id: DentryId) -> bool {
+        let dentry = self.dentry(id);
+        !dentry.is_hashed && dentry.n_refs == 0
+    }
+}
