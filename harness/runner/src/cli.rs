@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use crate::diagnostics;
 use crate::suite::{Problem, Unreadable};
 
+mod check;
+mod fmt;
 mod list;
 mod probe;
 mod run;
@@ -26,6 +28,10 @@ enum Command {
     Run(run::Args),
     /// List the scenarios, with what each says must hold.
     List(list::Args),
+    /// Say what is wrong with scenarios, each problem in its line.
+    Check(check::Args),
+    /// Put scenarios into canonical form.
+    Fmt(fmt::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// One run, asked for by the harness.
@@ -63,6 +69,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Fmt(args) => fmt::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };
