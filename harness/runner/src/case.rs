@@ -61,6 +61,8 @@ pub struct Report {
     pub restored: Option<Transcript>,
     /// What the engine declared that it could not keep.
     pub losses: Vec<Loss>,
+    /// What the engine found out about itself.
+    pub notes: Vec<String>,
     pub wall: Duration,
     /// Of the run under the engine.
     pub times: Times,
@@ -76,6 +78,10 @@ impl Report {
         }
         if let Some(reason) = self.verdict.reason() {
             text.push_str(reason);
+        }
+        for note in &self.notes {
+            text.push('\n');
+            text.push_str(note);
         }
         text
     }
@@ -104,6 +110,7 @@ pub fn run(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Opti
         control: None,
         restored: None,
         losses: Vec::new(),
+        notes: Vec::new(),
         wall: Duration::ZERO,
         times: Times::default(),
     };
@@ -119,7 +126,7 @@ fn compare(
     options: &Options,
     report: &mut Report,
 ) -> Verdict {
-    if let Some(reason) = lacks(case) {
+    if let Some(reason) = lacks(case).or_else(|| engine.lacks()) {
         return Verdict::Skip(reason);
     }
     let job = |engine: &EngineSpec| Job {
@@ -151,8 +158,10 @@ fn compare(
         Answer::Finished {
             transcript,
             losses,
+            notes,
             times,
         } => {
+            report.notes = notes;
             report.times = times;
             report.losses = losses;
             transcript
@@ -160,7 +169,7 @@ fn compare(
         Answer::Skipped(reason) => return Verdict::Skip(reason),
         Answer::Broken(reason) => return Verdict::Broken(format!("{engine}: {reason}")),
         Answer::Refused(reason) | Answer::Failed(reason) => {
-            return Verdict::Fail(format!("{engine}: {reason}"));
+            return judge_failure(case, engine, options, report, reason);
         }
     };
     report.restored = Some(restored);
@@ -173,17 +182,8 @@ fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Repor
     };
     report.differences = verify::diff(&case.scenario, control, restored);
     let rendered = verify::render(&case.scenario, control, restored, &report.differences);
-    report.recorded = match options.snapshot {
-        Snapshot::Compare => gate::recorded(case, engine),
-        Snapshot::Ignore => None,
-    };
-    let known: Vec<Known> = case
-        .scenario
-        .known
-        .iter()
-        .filter(|known| known.engine == engine.name())
-        .cloned()
-        .collect();
+    report.recorded = recorded(case, engine, options);
+    let known = known(case, engine);
     let verdict = verify::judge(
         &report.differences,
         &report.losses,
@@ -193,6 +193,48 @@ fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Repor
     );
     report.rendered = Some(rendered);
     verdict
+}
+
+/// A cut that failed is known as a difference is: by a header that says why, and a snapshot that
+/// holds the words of the failure.
+fn judge_failure(
+    case: &Case,
+    engine: &EngineSpec,
+    options: &Options,
+    report: &mut Report,
+    reason: String,
+) -> Verdict {
+    report.recorded = recorded(case, engine, options);
+    let known = known(case, engine);
+    let verdict = match &report.recorded {
+        _ if known.is_empty() => Verdict::Fail(format!("{engine}: {reason}")),
+        Some(recorded) if !gate::same(recorded, &reason) => Verdict::Fail(format!(
+            "not as the snapshot records:\n{}",
+            verify::text_diff(recorded, &format!("{reason}\n"))
+        )),
+        Some(_) | None => {
+            let whys: Vec<String> = known.into_iter().map(|known| known.why).collect();
+            Verdict::Known(whys.join("; "))
+        }
+    };
+    report.rendered = Some(reason + "\n");
+    verdict
+}
+
+fn recorded(case: &Case, engine: &EngineSpec, options: &Options) -> Option<String> {
+    match options.snapshot {
+        Snapshot::Compare => gate::recorded(case, engine),
+        Snapshot::Ignore => None,
+    }
+}
+
+/// The headers that speak of this engine.
+fn known(case: &Case, engine: &EngineSpec) -> Vec<Known> {
+    let known = case.scenario.known.iter();
+    known
+        .filter(|known| engine.is_meant(known))
+        .cloned()
+        .collect()
 }
 
 /// The first result of control that is not what its step says.

@@ -11,14 +11,19 @@ use std::path::{Path, PathBuf};
 
 use cr::sys::spawn::{Program, spawn};
 use nix::unistd::Pid;
-use scenario::Loss;
+use scenario::{Known, Loss};
 use serde::{Deserialize, Serialize};
 
 use crate::park::Parking;
 
 mod builtin;
+mod command;
+mod criu;
+mod programs;
 mod saboteur;
 
+pub use command::Commands;
+pub use criu::Criu;
 pub use saboteur::Defect;
 
 /// An engine and its settings, as `--engine` names them.
@@ -30,6 +35,10 @@ pub enum EngineSpec {
     Builtin,
     /// Builtin with one planted defect.
     Saboteur(Defect),
+    /// CRIU.
+    Criu(Criu),
+    /// Whatever two command lines do.
+    Command(Commands),
 }
 
 impl EngineSpec {
@@ -40,10 +49,46 @@ impl EngineSpec {
             Self::Control => "control",
             Self::Builtin => "builtin",
             Self::Saboteur(_) => "saboteur",
+            Self::Criu(_) => "criu",
+            Self::Command(_) => "command",
         }
     }
 
-    /// Reads `control`, `builtin`, `saboteur=DEFECT`.
+    /// Whether a `known` header speaks of this engine, in this version.
+    #[must_use]
+    pub fn is_meant(&self, known: &Known) -> bool {
+        known.engine == self.name()
+            && match (self, &known.versions) {
+                (_, None) => true,
+                (Self::Criu(criu), Some(bounds)) => {
+                    let version = criu.probe.as_deref();
+                    version.is_ok_and(|version| criu::is_within(version, bounds))
+                }
+                // Of these there is one version.
+                (_, Some(_)) => false,
+            }
+    }
+
+    /// Why this engine cannot work on this machine; none if it can.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        match self {
+            Self::Criu(criu) => criu.probe.as_ref().err().cloned(),
+            Self::Control | Self::Builtin | Self::Saboteur(_) | Self::Command(_) => None,
+        }
+    }
+
+    /// A program outside this package that the sandbox must not mount over.
+    #[must_use]
+    pub fn program(&self) -> Option<&Path> {
+        match self {
+            Self::Criu(criu) => Some(&criu.program),
+            Self::Control | Self::Builtin | Self::Saboteur(_) | Self::Command(_) => None,
+        }
+    }
+
+    /// Reads `control`, `builtin`, `saboteur=DEFECT`, `criu`, `criu=PROGRAM`, and `command`, whose
+    /// command lines come from elsewhere.
     ///
     /// # Errors
     ///
@@ -52,13 +97,16 @@ impl EngineSpec {
         match text.split_once('=') {
             None if text == "control" => Ok(Self::Control),
             None if text == "builtin" => Ok(Self::Builtin),
+            None if text == "criu" => Ok(Self::Criu(Criu::from_environment())),
+            Some(("criu", program)) => Ok(Self::Criu(Criu::at(program.into()))),
+            None if text == "command" => Ok(Self::Command(Commands::default())),
             Some(("saboteur", defect)) => Defect::parse(defect).map(Self::Saboteur),
             None if text == "saboteur" => Err(format!(
                 "saboteur needs a defect: saboteur=DEFECT, one of {}",
                 Defect::list()
             )),
             _ => Err(format!(
-                "unknown engine {text:?}: one of control, builtin, saboteur=DEFECT"
+                "unknown engine {text:?}: one of control, builtin, criu, command, saboteur=DEFECT"
             )),
         }
     }
@@ -68,7 +116,11 @@ impl fmt::Display for EngineSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Saboteur(defect) => write!(f, "saboteur={}", defect.name()),
-            Self::Control | Self::Builtin => f.write_str(self.name()),
+            Self::Criu(criu) => match &criu.probe {
+                Ok(version) => write!(f, "criu {version}"),
+                Err(_) => f.write_str("criu"),
+            },
+            Self::Control | Self::Builtin | Self::Command(_) => f.write_str(self.name()),
         }
     }
 }
@@ -97,6 +149,8 @@ pub struct Workshop<'a> {
 pub struct Cut {
     pub subject: Pid,
     pub losses: Vec<Loss>,
+    /// What the engine found out about itself, for whoever reads a failure.
+    pub notes: Vec<String>,
 }
 
 /// A cut that did not.
@@ -120,9 +174,12 @@ pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
         EngineSpec::Control => Ok(Cut {
             subject: shop.subject,
             losses: Vec::new(),
+            notes: Vec::new(),
         }),
         EngineSpec::Builtin => builtin::cut(shop, None),
         EngineSpec::Saboteur(defect) => builtin::cut(shop, Some(*defect)),
+        EngineSpec::Criu(criu) => criu::cut(shop, criu),
+        EngineSpec::Command(commands) => command::cut(shop, commands),
     }
 }
 

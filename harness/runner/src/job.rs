@@ -29,6 +29,8 @@ pub enum Answer {
         transcript: Transcript,
         /// Declared by the engine at dump, of all cuts.
         losses: Vec<Loss>,
+        /// What the engine found out about itself.
+        notes: Vec<String>,
         /// Where the time went.
         times: Times,
     },

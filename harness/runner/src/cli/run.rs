@@ -12,7 +12,7 @@ use verify::Verdict;
 
 use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
-use crate::engine::EngineSpec;
+use crate::engine::{Commands, Criu, EngineSpec};
 use crate::gate;
 use crate::sandbox::Programs;
 use crate::suite::{self, Case};
@@ -21,9 +21,20 @@ use crate::suite::{self, Case};
 pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// How to cut: control, builtin, saboteur=DEFECT.
+    /// How to cut: control, builtin, criu, command, saboteur=DEFECT.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
+    /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
+    #[arg(long, value_name = "PROGRAM")]
+    criu_bin: Option<PathBuf>,
+    /// Of the engine `command`: the shell command that dumps and kills the process tree of `{pid}`
+    /// into the folder `{images}`.
+    #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
+    dump: Option<String>,
+    /// Of the engine `command`: the shell command that restores the tree from `{images}`, stopped,
+    /// with the same pids, and returns.
+    #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
+    restore: Option<String>,
     /// Runs at a time; default: one a core.
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
@@ -59,7 +70,13 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         },
     };
     let started = Instant::now();
-    let reports = run_all(&cases, args, &programs, &options);
+    let engine = engine(args);
+    if let Some(reason) = engine.lacks() {
+        anstream::eprintln!(
+            "warning: the engine {engine} cannot work here, every scenario is skipped: {reason}"
+        );
+    }
+    let reports = run_all(&cases, args, &engine, &programs, &options);
     let wall = started.elapsed();
     if args.accept {
         for (case, report) in cases.iter().zip(&reports) {
@@ -76,7 +93,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             show(case, report);
         }
     }
-    anstream::println!("{}", summary(&reports, &args.engine, wall));
+    anstream::println!("{}", summary(&reports, &engine, wall));
     let worst = reports
         .iter()
         .map(|report| report.verdict.exit_code())
@@ -84,8 +101,26 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     Ok(super::report_unreadable(&unreadable).max(worst.unwrap_or(crate::EXIT_OK)))
 }
 
+/// The engine with the settings that options of their own give.
+fn engine(args: &Args) -> EngineSpec {
+    match (&args.engine, &args.criu_bin, &args.dump, &args.restore) {
+        (EngineSpec::Criu(_), Some(program), ..) => EngineSpec::Criu(Criu::at(program.clone())),
+        (EngineSpec::Command(_), _, Some(dump), Some(restore)) => EngineSpec::Command(Commands {
+            dump: dump.clone(),
+            restore: restore.clone(),
+        }),
+        (engine, ..) => engine.clone(),
+    }
+}
+
 /// Runs the cases on as many threads as there are jobs; reports in the order of the cases.
-fn run_all(cases: &[Case], args: &Args, programs: &Programs, options: &Options) -> Vec<Report> {
+fn run_all(
+    cases: &[Case],
+    args: &Args,
+    engine: &EngineSpec,
+    programs: &Programs,
+    options: &Options,
+) -> Vec<Report> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let n_jobs = args.jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
     let bar = ProgressBar::new(cases.len() as u64).with_style(
@@ -102,7 +137,7 @@ fn run_all(cases: &[Case], args: &Args, programs: &Programs, options: &Options) 
                         return;
                     };
                     bar.set_message(case.name.clone());
-                    let report = case::run(case, &args.engine, programs, options);
+                    let report = case::run(case, engine, programs, options);
                     done.lock().expect("no thread panics while it holds this")[index] =
                         Some(report);
                     bar.inc(1);

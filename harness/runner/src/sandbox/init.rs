@@ -53,6 +53,7 @@ struct Run<'a> {
     n_cuts: u32,
     surveys: Vec<(usize, Vec<Fact>)>,
     losses: Vec<Loss>,
+    notes: Vec<String>,
     times: Times,
     started: Instant,
 }
@@ -64,8 +65,10 @@ impl<'a> Run<'a> {
             .map_err(|_| End::broken("the scenario does not parse"))?
             .scenario;
         let myself = std::env::current_exe().map_err(|error| error.to_string())?;
-        let world = world::make(&[&myself, &job.subject])
-            .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+        let mut programs = vec![myself.as_path(), &job.subject];
+        programs.extend(job.engine.program());
+        let world =
+            world::make(&programs).map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
         let plan = world.control.join("plan");
         let log = world.control.join("log");
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
@@ -89,6 +92,7 @@ impl<'a> Run<'a> {
             n_cuts: 0,
             surveys: Vec::new(),
             losses: Vec::new(),
+            notes: Vec::new(),
             times,
             started,
         })
@@ -157,7 +161,11 @@ impl<'a> Run<'a> {
         );
         self.times.cut_us += micros(before);
         self.keep(&images)?;
-        let Cut { subject, losses } = cut.map_err(|error| {
+        let Cut {
+            subject,
+            losses,
+            notes,
+        } = cut.map_err(|error| {
             End(Box::new(match error {
                 CutError::Skip(reason) => Answer::Skipped(reason),
                 CutError::Refused(reason) => Answer::Refused(reason),
@@ -175,6 +183,7 @@ impl<'a> Run<'a> {
         facts.extend(losses.iter().cloned().map(Fact::Loss));
         self.surveys.push((index, facts));
         self.losses.extend(losses);
+        self.notes.extend(notes);
         self.times.watch_us += micros(before);
         Ok(())
     }
@@ -209,6 +218,7 @@ impl<'a> Run<'a> {
         Ok(Answer::Finished {
             transcript,
             losses: self.losses,
+            notes: self.notes,
             times: self.times,
         })
     }

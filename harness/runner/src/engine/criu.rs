@@ -1,0 +1,162 @@
+//! The engine `criu`: `criu dump` and `criu restore` of the whole process tree.
+//!
+//! CRIU runs beside the subject, in the namespaces of the sandbox, so it dumps no namespace: the
+//! mounts and the pid namespace stay. Its log is read for what it says went wrong, and its images
+//! for the side on which something was lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use scenario::Loss;
+use serde::{Deserialize, Serialize};
+
+use super::programs::{self, Before, Half};
+use super::{Cut, CutError, Workshop};
+use crate::criu_images::Images;
+
+mod log;
+mod version;
+
+pub(super) use version::is_within;
+
+/// A CRIU, and what it said when it was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Criu {
+    pub program: PathBuf,
+    /// Its version; or why it cannot be used, in its own words.
+    pub probe: Result<String, String>,
+}
+
+impl Criu {
+    /// The CRIU that the variable `CRIU` names, or the one in `PATH`.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let program = std::env::var_os("CRIU").filter(|value| !value.is_empty());
+        Self::at(program.map_or_else(|| PathBuf::from("criu"), PathBuf::from))
+    }
+
+    /// Tries the program, once in the life of this process.
+    #[must_use]
+    pub fn at(program: PathBuf) -> Self {
+        static PROBED: OnceLock<Mutex<Vec<Criu>>> = OnceLock::new();
+        let probed = PROBED.get_or_init(Mutex::default);
+        let mut probed = probed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(criu) = probed.iter().find(|criu| criu.program == program) {
+            return criu.clone();
+        }
+        let program_found = which(&program);
+        let criu = Self {
+            probe: probe(&program_found),
+            program: program_found,
+        };
+        probed.push(Self {
+            program,
+            ..criu.clone()
+        });
+        criu
+    }
+}
+
+/// The absolute path: the sandbox works in another directory.
+fn which(program: &Path) -> PathBuf {
+    if program.components().count() > 1 {
+        return fs::canonicalize(program).unwrap_or_else(|_| program.to_path_buf());
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| program.to_path_buf())
+}
+
+fn probe(program: &Path) -> Result<String, String> {
+    let run = |arg: &str| {
+        Command::new(program)
+            .args(["--no-default-config", arg])
+            .output()
+            .map_err(|error| format!("{}: {error}", program.display()))
+    };
+    let output = run("--version")?;
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = version::of_words(&words)
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            format!("{} --version: {}", program.display(), said.trim())
+        })?;
+    let check = run("check")?;
+    if check.status.success() {
+        return Ok(version);
+    }
+    let said = String::from_utf8_lossy(&check.stderr);
+    let errors = log::errors(&said, &log::Key::default());
+    Err(format!("criu {version} check: {}", errors.join("; ")))
+}
+
+/// Cuts with CRIU.
+pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
+    if let Err(reason) = &criu.probe {
+        return Err(CutError::Skip(reason.clone()));
+    }
+    let before = Before::look(shop)?;
+    let key = log::Key {
+        names: programs::names(shop, &before),
+        watches: programs::watches(&before),
+        world: shop.world.to_string_lossy().into_owned(),
+    };
+    let half = |name: &'static str| {
+        let mut command = Command::new(&criu.program);
+        command.args(["--no-default-config", name, "--images-dir"]);
+        command.arg(shop.images);
+        command.args(["--log-file", &format!("{name}.log"), "-v4"]);
+        match name {
+            "dump" => command.args(["--tree", &shop.subject.to_string()]),
+            _ => command.arg("--restore-detached"),
+        };
+        command.args(shop.criu_opts);
+        Half { name, command }
+    };
+    let errors = |name: &str, reason: String| {
+        let log = read_log(shop, name);
+        let errors = log::errors(&log, &key);
+        if errors.is_empty() {
+            reason
+        } else {
+            errors.join("\n  ")
+        }
+    };
+    programs::dump(shop, &before, half("dump"))
+        .map_err(|reason| programs::failed("dump failed", &errors("dump", reason), &[]))?;
+    let losses = dropped_queues(shop);
+    programs::restore(shop, &before, half("restore")).map_err(|reason| {
+        let notes = programs::attribute(shop, &before, false);
+        programs::failed("restore failed", &errors("restore", reason), &notes)
+    })?;
+    let notes = programs::attribute(shop, &before, true);
+    Ok(programs::finished(shop, losses, notes))
+}
+
+fn read_log(shop: &Workshop, name: &str) -> String {
+    let bytes = fs::read(shop.images.join(format!("{name}.log"))).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// CRIU warns of the events that it drops (`dump_one_inotify`): a declaration.
+fn dropped_queues(shop: &Workshop) -> Vec<Loss> {
+    let Ok(images) = Images::read(shop.images) else {
+        return Vec::new();
+    };
+    log::dropped_queues(&read_log(shop, "dump"))
+        .into_iter()
+        .filter_map(|file| images.descriptor_of(file))
+        .map(|fd| Loss {
+            invariant: 4,
+            object: format!("fd {fd}"),
+            reason: "CRIU warns that unread events will be dropped".to_owned(),
+        })
+        .collect()
+}

@@ -1,0 +1,209 @@
+//! What a log of CRIU says went wrong, in the words of the scenario.
+//!
+//! CRIU names files by device and inode, watches by numbers of its own, and tasks by pid. All of
+//! these but the pids differ from run to run and mean nothing to the reader; what fdinfo told
+//! before the dump says which watch of which descriptor, on what, is meant.
+
+use std::collections::HashMap;
+
+/// What the numbers of a log refer to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Key {
+    /// Device and inode, as fdinfo prints them, to the name of the object.
+    pub(super) names: HashMap<(u32, u64), String>,
+    /// Device and inode to what is on it: `wd 2 of fd 4`.
+    pub(super) watches: HashMap<(u32, u64), Vec<String>>,
+    /// Where the world is; paths are shown relative to it.
+    pub(super) world: String,
+}
+
+impl Key {
+    fn object(&self, number: (u32, u64)) -> String {
+        let name = self.names.get(&number);
+        let name = name.map_or("an object without a known name", String::as_str);
+        match self.watches.get(&number) {
+            Some(watches) => format!("{name} ({})", watches.join(", ")),
+            None => name.to_owned(),
+        }
+    }
+}
+
+/// The error lines of a log, each once, without time, source line and numbers that vary.
+pub(super) fn errors(log: &str, key: &Key) -> Vec<String> {
+    let mut errors: Vec<String> = Vec::new();
+    let mut last_object = None;
+    for line in log.lines() {
+        let named = object_numbers(line);
+        if let Some((_, number)) = named {
+            last_object = Some(number);
+        }
+        let Some((source, message)) = error(line) else {
+            continue;
+        };
+        if is_harmless(message) {
+            continue;
+        }
+        let mut text = readable(message, named.as_ref().map(|(span, _)| span.clone()), key);
+        match named {
+            Some(_) => {}
+            // Errors of marks name no mark: the line before them does.
+            None if source.contains("fsnotify") || source.contains("irmap") => {
+                if let Some(number) = last_object {
+                    text.push_str(&format!(": {}", key.object(number)));
+                }
+            }
+            None => {}
+        }
+        if !errors.contains(&text) {
+            errors.push(text);
+        }
+    }
+    errors
+}
+
+/// File ids of groups whose unread events the log says are dropped.
+pub(super) fn dropped_queues(log: &str) -> Vec<u32> {
+    log.lines()
+        .filter(|line| line.contains("events will be dropped"))
+        .filter_map(|line| {
+            let word = line
+                .split_whitespace()
+                .find(|word| word.starts_with("0x"))?;
+            u32::from_str_radix(&word[2..], 16).ok()
+        })
+        .collect()
+}
+
+/// Source and message of a line that reports an error.
+fn error(line: &str) -> Option<(&str, &str)> {
+    let (_, rest) = line.split_once("Error (")?;
+    rest.split_once("): ")
+}
+
+/// A process without `CAP_SYS_RESOURCE` gets these, and they change nothing.
+fn is_harmless(message: &str) -> bool {
+    message.contains("Can't setup RLIMIT_NOFILE for self")
+}
+
+/// Device and inode that a line names, with the words that do so: `dev 0x2a ino 0x3`,
+/// `s_dev 0x00002a i_ino 0x3`, `Handle 0x2a:0x3`.
+fn object_numbers(line: &str) -> Option<(std::ops::Range<usize>, (u32, u64))> {
+    let hex = |text: &str| -> Option<(u64, usize)> {
+        let start = text.len() - text.trim_start().len();
+        let digits = text[start..].strip_prefix("0x")?;
+        let length = digits
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(digits.len());
+        let value = u64::from_str_radix(&digits[..length], 16).ok()?;
+        Some((value, start + 2 + length))
+    };
+    for (device_word, inode_word) in [("dev ", " ino "), ("s_dev ", " i_ino "), ("Handle ", ":")] {
+        let Some(at) = line.find(device_word) else {
+            continue;
+        };
+        let after = at + device_word.len();
+        let Some((device, length)) = hex(&line[after..]) else {
+            continue;
+        };
+        let rest = after + length;
+        let Some(tail) = line[rest..].strip_prefix(inode_word) else {
+            continue;
+        };
+        let Some((inode, length)) = hex(tail) else {
+            continue;
+        };
+        let end = rest + inode_word.len() + length;
+        return Some((at..end, (u32::try_from(device).ok()?, inode)));
+    }
+    None
+}
+
+fn readable(message: &str, numbers: Option<std::ops::Range<usize>>, key: &Key) -> String {
+    let mut text = message.trim().to_owned();
+    if numbers.is_some()
+        && let Some((span, number)) = object_numbers(&text)
+    {
+        text.replace_range(span, &key.object(number));
+    }
+    let world = format!("{}/", key.world);
+    text = text
+        .replace(&world, "")
+        .replace(world.trim_start_matches('/'), "");
+    mask_words(&text)
+}
+
+/// Words after which a number differs from run to run.
+const VARYING: [&str; 4] = ["mnt_id", "mnt", "id", "mntid"];
+
+fn mask_words(text: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let is_number = word.starts_with("0x") || word.starts_with(|c: char| c.is_ascii_digit());
+        let varies = words
+            .last()
+            .is_some_and(|last| VARYING.contains(&last.trim_end_matches([':', '='])));
+        words.push(if is_number && varies { "?" } else { word }.to_owned());
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        let mut key = Key {
+            world: "/mnt/w".to_owned(),
+            ..Key::default()
+        };
+        key.names
+            .insert((0x2a, 3), "\"dir/a\" (deleted)".to_owned());
+        key.watches
+            .insert((0x2a, 3), vec!["wd 2 of fd 4".to_owned()]);
+        key
+    }
+
+    fn check(log: &str, expected: &[&str]) {
+        assert_eq!(errors(log, &key()), expected, "{log}");
+    }
+
+    #[test]
+    fn an_error_names_the_watch_that_it_is_about() {
+        check(
+            "(00.01) Error (criu/fsnotify.c:263): fsnotify: Can't find suitable path for handle (dev 0x2a ino 0x3): -2\n",
+            &[
+                "fsnotify: Can't find suitable path for handle (\"dir/a\" (deleted) (wd 2 of fd 4)): -2",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_error_without_numbers_is_about_the_object_of_the_line_before() {
+        check(
+            "(00.01) Warn  (criu/fsnotify.c:282): fsnotify: \tHandle 0x2a:0x3 cannot be opened\n\
+             (00.01) Error (criu/fsnotify.c:285): fsnotify: \tCan't dump that handle\n\
+             (00.01) Error (criu/cr-dump.c:1681): Dump files (pid: 52) failed with -1\n",
+            &[
+                "fsnotify: \tCan't dump that handle: \"dir/a\" (deleted) (wd 2 of fd 4)",
+                "Dump files (pid: 52) failed with -1",
+            ],
+        );
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_world_and_harmless_errors_left_out() {
+        check(
+            "Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: No\n\
+             (00.02)     52: Error (criu/files-reg.c:2100): Can't open file mnt/w/dir/a on restore\n\
+             (00.02)     52: Error (criu/files-reg.c:2101): Can't open file mnt/w/dir/a on restore\n",
+            &["Can't open file dir/a on restore"],
+        );
+    }
+
+    #[test]
+    fn a_dropped_queue_is_told_by_its_file() {
+        let log = "(00.01) Warn  (criu/fsnotify.c:325): fsnotify: The 0x000004 inotify events will be dropped\n";
+        assert_eq!(dropped_queues(log), [4]);
+        assert!(errors(log, &key()).is_empty());
+    }
+}

@@ -1,0 +1,323 @@
+//! A cut made by programs: one that dumps and kills, one that restores. What has to be true when
+//! each has returned, and the checking of it; `criu` and `command` differ only in the programs.
+//!
+//! When dump returns 0, every process of the subject's tree has ended. When restore returns 0, they
+//! are back with the pids that they had, stopped as they were, and the main process is a child of
+//! the process that started the program or was left to it by a parent that ended. A restored process
+//! that has gone on to its next step has heard of the cut, and is a failure.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fsnotify::fdinfo::{Body, Group, Kind, Level, MarkTarget};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::{Cut, CutError, Workshop};
+use crate::criu_images::{Images, losses};
+use crate::park::Stop;
+
+/// Time that processes have to end after dump has returned: they were killed, but need not yet be
+/// gone.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// Half of a cut: a program to run, and what its failure says.
+pub(super) struct Half {
+    /// `dump` or `restore`.
+    pub(super) name: &'static str,
+    pub(super) command: Command,
+}
+
+/// The state before the cut that later halves are held against.
+pub(super) struct Before {
+    pub(super) groups: Vec<losses::Shown>,
+    processes: Vec<Pid>,
+    log_length: u64,
+}
+
+impl Before {
+    pub(super) fn look(shop: &Workshop) -> Result<Self, CutError> {
+        let processes = processes()?;
+        Ok(Self {
+            groups: groups(&processes)?,
+            log_length: log_length(shop)?,
+            processes,
+        })
+    }
+}
+
+/// Runs the dump and sees to it that the subject is gone.
+pub(super) fn dump(shop: &Workshop, before: &Before, half: Half) -> Result<(), String> {
+    run(shop, half, &before.processes)?;
+    reap(shop, &before.processes)
+}
+
+/// Runs the restore and sees to it that the subject is back, stopped.
+pub(super) fn restore(shop: &Workshop, before: &Before, half: Half) -> Result<(), String> {
+    run(shop, half, &before.processes)?;
+    let main = shop.subject;
+    for &process in &before.processes {
+        if state(process).is_none() {
+            return Err(format!(
+                "restore returned 0, but process {process} is not there"
+            ));
+        }
+    }
+    match shop.parking.wait(main) {
+        Stop::Parked => {}
+        Stop::Ended(how) => return Err(format!("restore returned 0, but then {how}")),
+        Stop::TimedOut => {
+            return Err("restore returned 0, but the subject was not stopped".to_owned());
+        }
+    }
+    match log_length(shop) {
+        Ok(length) if length == before.log_length => Ok(()),
+        Ok(_) => Err("restore let the subject run on; it has to come back stopped".to_owned()),
+        Err(error) => Err(format!("{error:?}")),
+    }
+}
+
+/// What was lost between fdinfo, image and fdinfo; nothing where the images are not CRIU's.
+pub(super) fn attribute(shop: &Workshop, before: &Before, restored: bool) -> Vec<String> {
+    let Ok(images) = Images::read(shop.images) else {
+        return Vec::new();
+    };
+    let after = restored.then(|| groups(&before.processes).unwrap_or_default());
+    let lost = losses::attribute(&before.groups, &images, after.as_deref());
+    lost.iter().map(ToString::to_string).collect()
+}
+
+/// The cut, with what was found out about it.
+pub(super) fn finished(shop: &Workshop, losses: Vec<scenario::Loss>, notes: Vec<String>) -> Cut {
+    Cut {
+        subject: shop.subject,
+        losses,
+        notes,
+    }
+}
+
+/// A failure with the notes below it.
+pub(super) fn failed(half: &str, reason: &str, notes: &[String]) -> CutError {
+    let mut text = format!("{half}: {reason}");
+    for note in notes {
+        text.push_str("\n  ");
+        text.push_str(note);
+    }
+    CutError::Failed(text)
+}
+
+/// Starts a program and waits for its end. What it prints goes to `NAME.out` beside the images.
+fn run(shop: &Workshop, mut half: Half, subject: &[Pid]) -> Result<(), String> {
+    let name = half.name;
+    let file = shop.images.join(format!("{name}.out"));
+    let out = fs::File::create(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let err = out.try_clone().map_err(|error| error.to_string())?;
+    let child = half
+        .command
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .current_dir(shop.images)
+        .spawn()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let child = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let limit = shop.parking.left() / 2;
+    match wait(child, limit) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(how)) => Err(how),
+        None => {
+            // A program that hangs behind a permission event of the subject cannot be killed while
+            // the subject holds the group.
+            for &process in subject.iter().chain([&child]) {
+                let _ = kill(process, Signal::SIGKILL);
+            }
+            let _ = wait(child, ENDING);
+            Err(format!("no end within {} s", limit.as_secs()))
+        }
+    }
+}
+
+/// None: still running at the limit. An error says how it ended, other than with 0.
+fn wait(child: Pid, limit: Duration) -> Option<Result<(), String>> {
+    let deadline = Instant::now() + limit;
+    let mut signal = SigSet::empty();
+    signal.add(Signal::SIGCHLD);
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, 0)) => return Some(Ok(())),
+            Ok(WaitStatus::Exited(_, code)) => return Some(Err(format!("ended with {code}"))),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Some(Err(format!("was killed by {signal}")));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Some(Err(format!("waitpid: {errno}"))),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !cr::sys::spawn::wait_signal(&signal, left) {
+            return None;
+        }
+    }
+}
+
+/// Waits until no process of the subject's tree is left.
+fn reap(shop: &Workshop, processes: &[Pid]) -> Result<(), String> {
+    for &process in processes {
+        let limit = ENDING.min(shop.parking.left());
+        // The child of a process that has ended is this process's own from then on.
+        match wait(process, limit) {
+            Some(_) if state(process).is_none() => {}
+            Some(_) | None => {
+                let word = if process == shop.subject {
+                    "main"
+                } else {
+                    "child"
+                };
+                return Err(format!(
+                    "returned 0, but left process {process} ({word}) in state {}",
+                    state(process).unwrap_or('?')
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every process of the namespace but this one, rising: parents before their children.
+fn processes() -> Result<Vec<Pid>, CutError> {
+    let failed = |error| CutError::Failed(format!("list /proc: {error}"));
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        processes.extend(number.map(Pid::from_raw).filter(|&pid| pid != Pid::this()));
+    }
+    processes.sort_unstable();
+    Ok(processes)
+}
+
+/// The letter of a process's state; none if there is no such process.
+fn state(process: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn log_length(shop: &Workshop) -> Result<u64, CutError> {
+    fs::metadata(shop.log)
+        .map(|metadata| metadata.len())
+        .map_err(|error| CutError::Failed(format!("{}: {error}", shop.log.display())))
+}
+
+/// Every group of the processes as fdinfo shows it now.
+fn groups(processes: &[Pid]) -> Result<Vec<losses::Shown>, CutError> {
+    let mut groups = Vec::new();
+    for &process in processes
+        .iter()
+        .filter(|&&process| state(process) != Some('Z'))
+    {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            CutError::Failed(format!("{what} of process {process}: {error}"))
+        };
+        let numbers =
+            cr::sys::inspect::groups(process).map_err(|error| failed("groups", &error))?;
+        let pidfd =
+            cr::sys::inspect::pidfd_open(process).map_err(|errno| failed("pidfd", &errno))?;
+        for fd in numbers {
+            let path = format!("/proc/{process}/fdinfo/{fd}");
+            let text = fs::read(&path).map_err(|error| failed(&path, &error))?;
+            let kind = match fs::read_link(format!("/proc/{process}/fd/{fd}")) {
+                Ok(link) if link.to_string_lossy().contains("fanotify") => Kind::Fanotify,
+                Ok(_) | Err(_) => Kind::Inotify,
+            };
+            let group = Group::parse_as(&text, kind, Level::Lenient)
+                .map_err(|error| failed(&path, &error))?;
+            let unread = cr::sys::inspect::pidfd_getfd(&pidfd, fd)
+                .and_then(|file| cr::sys::inspect::unread(&file))
+                .map_err(|errno| failed(&path, &errno))?;
+            groups.push(losses::Shown {
+                pid: process.as_raw(),
+                fd: u32::try_from(fd).expect("a descriptor is not negative"),
+                group,
+                unread,
+            });
+        }
+    }
+    Ok(groups)
+}
+
+/// Names of the inodes that the scenario's paths and the subject's descriptors lead to.
+pub(super) fn names(shop: &Workshop, before: &Before) -> HashMap<(u32, u64), String> {
+    let mut names = HashMap::new();
+    let mut add = |path: &Path, metadata: &fs::Metadata| {
+        let shown = path.strip_prefix(shop.world).unwrap_or(path);
+        let shown = match shown.to_string_lossy() {
+            empty if empty.is_empty() => ".".into(),
+            shown => shown,
+        };
+        let name = match shown.strip_suffix(" (deleted)") {
+            Some(name) if metadata.nlink() == 0 => format!("{name:?} (deleted)"),
+            Some(_) | None => format!("{shown:?}"),
+        };
+        names.entry(number(metadata)).or_insert(name);
+    };
+    for name in shop.names {
+        let path = shop.world.join(name);
+        if let Ok(metadata) = fs::symlink_metadata(&path) {
+            add(&path, &metadata);
+        }
+    }
+    for process in &before.processes {
+        let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if let (Ok(link), Ok(metadata)) = (fs::read_link(&path), fs::metadata(&path)) {
+                add(&link, &metadata);
+            }
+        }
+    }
+    names
+}
+
+fn number(metadata: &fs::Metadata) -> (u32, u64) {
+    let major = nix::sys::stat::major(metadata.dev());
+    let minor = nix::sys::stat::minor(metadata.dev());
+    (
+        u32::try_from(major << 20 | minor).unwrap_or(u32::MAX),
+        metadata.ino(),
+    )
+}
+
+/// What stands on an inode, in words: `wd 2 of fd 4`, `mark of fd 3`.
+pub(super) fn watches(before: &Before) -> HashMap<(u32, u64), Vec<String>> {
+    let mut on: HashMap<(u32, u64), Vec<String>> = HashMap::new();
+    for shown in &before.groups {
+        let fd = shown.fd;
+        match &shown.group.body {
+            Body::Unstated => {}
+            Body::Inotify { watches } => {
+                for watch in watches {
+                    on.entry((watch.sdev.0, watch.ino.0))
+                        .or_default()
+                        .push(format!("wd {} of fd {fd}", watch.wd));
+                }
+            }
+            Body::Fanotify { marks, .. } => {
+                for mark in marks {
+                    if let MarkTarget::Inode { ino, sdev, .. } = mark.target {
+                        on.entry((sdev.0, ino.0))
+                            .or_default()
+                            .push(format!("mark of fd {fd}"));
+                    }
+                }
+            }
+        }
+    }
+    on
+}
