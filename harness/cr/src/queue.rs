@@ -9,8 +9,12 @@
 //!
 //! What cannot be kept is small and known before anything is done: [`losses`].
 
+mod basket;
+pub mod cursor;
 mod error;
 mod gate;
+mod journal;
+mod leave_running;
 mod plan;
 mod record;
 mod reenact;
@@ -21,8 +25,11 @@ use std::os::fd::BorrowedFd;
 use fsnotify::Wd;
 use nix::errno::Errno;
 
+pub use self::basket::{Basket, Memory, Phase, drain_into};
 pub use self::error::{Event, Reason, RebuildError};
 use self::gate::Gate;
+pub use self::journal::Journal;
+pub use self::leave_running::{LiveWatch, PutBackError, Taken, Window, put_back, recover, take};
 use self::plan::Plan;
 use self::scratch::Scratch;
 use crate::sys::watch;
@@ -57,17 +64,9 @@ pub enum Loss {
 ///
 /// The errno of ioctl(2) or read(2).
 pub fn drain(group: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    let mut queue = Vec::new();
-    loop {
-        let unread = watch::unread(group)?;
-        if unread == 0 {
-            return Ok(queue);
-        }
-        let start = queue.len();
-        queue.resize(start + unread, 0);
-        let n_read = watch::read(group, &mut queue[start..])?;
-        queue.truncate(start + n_read);
-    }
+    let mut memory = Memory::default();
+    drain_into(group, &mut memory)?;
+    Ok(memory.into_bytes())
 }
 
 /// How many events a queue may hold in a group made now (`fs.inotify.max_queued_events`).

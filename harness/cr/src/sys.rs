@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod memory;
 pub mod path;
 pub mod raw;
+pub mod shared;
 pub mod spawn;
 pub mod tmpfs;
 pub mod trace;

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use fsnotify::Wd;
+use fsnotify::event::DecodeError;
 use fsnotify::inotify::Mask;
 use nix::errno::Errno;
 
 /// Failure of [`super::rebuild`]: what went wrong, and at which event of the saved queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RebuildError {
-    /// The saved bytes stop in the middle of an event.
-    Truncated { index: usize },
+    /// The saved bytes are no events.
+    Decode { index: usize, error: DecodeError },
     /// An event of the saved queue cannot be made again.
     Event { event: Event, reason: Reason },
     /// The saved queue is longer than a group on this machine can hold
@@ -30,8 +32,8 @@ pub enum RebuildError {
 pub struct Event {
     /// From 0, in the order of the queue.
     pub index: usize,
-    /// -1 in an overflow event.
-    pub wd: i32,
+    /// None in an overflow event.
+    pub wd: Option<Wd>,
     pub mask: Mask,
     pub name: Option<Vec<u8>>,
 }
@@ -41,7 +43,6 @@ pub struct Event {
 pub enum Reason {
     BadWd,
     BadName,
-    BadPadding,
     /// No kernel path makes such an event, or none is known.
     NoRecipe,
     /// Equal to the event before it: the kernel would have merged the two.
@@ -69,7 +70,7 @@ pub enum Reason {
 impl fmt::Display for RebuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { index } => write!(f, "event {index}: the bytes end within it"),
+            Self::Decode { index, error } => write!(f, "event {index}: {error}"),
             Self::Event { event, reason } => write!(f, "{event}: {reason}"),
             Self::TooLong { events, limit } => {
                 write!(f, "{events} events: this machine queues at most {limit}")
@@ -90,9 +91,8 @@ impl std::error::Error for RebuildError {}
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            index, wd, mask, ..
-        } = self;
+        let Self { index, mask, .. } = self;
+        let wd = self.wd.map_or(-1, Wd::number);
         write!(f, "event {index} (wd {wd} {mask}")?;
         if let Some(name) = &self.name {
             write!(f, " \"{}\"", name.escape_ascii())?;
@@ -106,7 +106,6 @@ impl fmt::Display for Reason {
         match self {
             Self::BadWd => f.write_str("not a watch descriptor"),
             Self::BadName => f.write_str("not the name of a directory entry"),
-            Self::BadPadding => f.write_str("the name is not padded as the kernel does it"),
             Self::NoRecipe => f.write_str("no system call is known to make such an event"),
             Self::Merged => f.write_str("the kernel would merge it into the equal event before"),
             Self::SecondOverflow => f.write_str("a queue holds one overflow event at most"),

@@ -138,10 +138,7 @@ impl<'a> Plan<'a> {
             n_records: records.len(),
             overflow,
             head: records.first().copied(),
-            wds: records
-                .iter()
-                .filter_map(|record| Wd::new(record.wd))
-                .collect(),
+            wds: records.iter().filter_map(|record| record.wd).collect(),
             parted: parted_renames(&records),
         };
         plan.doom();
@@ -327,7 +324,7 @@ fn step<'a>(
             Some(_) => Err(no_recipe()),
         };
     }
-    let wd = Wd::new(record.wd).ok_or_else(|| record.error(Reason::BadWd))?;
+    let wd = record.wd.ok_or_else(|| record.error(Reason::BadWd))?;
     if let Some(end) = end_of(&record) {
         let with_ignored = end != End::Remove
             && next.is_some_and(|next| next.is_ignored() && next.wd == record.wd);
@@ -417,7 +414,7 @@ fn target_of<'a>(from: &Record<'a>, next: &Record<'a>) -> Option<Child<'a>> {
         && next.inode() == from.inode()
         // Renaming a name to itself makes no event (`vfs_rename`).
         && (next.wd, next.name) != (from.wd, from.name);
-    let (wd, name) = (Wd::new(next.wd)?, next.name?);
+    let (wd, name) = (next.wd?, next.name?);
     same_rename.then_some(Child {
         wd,
         name,

@@ -1,18 +1,16 @@
 //! The records of a saved queue, checked for being what the kernel can have written.
 //!
-//! A saved queue may come from a foreign image, so nothing is believed: names that would leave the
-//! scratch directory, lengths that run out of the bytes and padding that
-//! `round_event_name_len` would not make are errors that name the event.
+//! A saved queue may come from a foreign image, so nothing is believed: what the decoder refuses,
+//! and names that would leave the scratch directory, are errors.
 
+use fsnotify::Wd;
+use fsnotify::event::inotify::{EVENT_SIZE, Event, Events};
 use fsnotify::inotify::Mask;
 
-use super::error::{Event, Reason, RebuildError};
+use super::error::{self, Reason, RebuildError};
 
 /// `struct inotify_event` without its name.
-pub(super) const HEADER: usize = 16;
-
-/// What an overflow event carries instead of a wd.
-const NO_WD: i32 = -1;
+pub(super) const HEADER: usize = EVENT_SIZE;
 
 /// `NAME_MAX`.
 const LONGEST_NAME: usize = 255;
@@ -23,8 +21,8 @@ pub(super) const ISDIR: u32 = 0x4000_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) index: usize,
-    /// -1 in an overflow event.
-    pub(super) wd: i32,
+    /// None in an overflow event.
+    pub(super) wd: Option<Wd>,
     pub(super) mask: u32,
     pub(super) cookie: u32,
     pub(super) name: Option<&'a [u8]>,
@@ -55,7 +53,7 @@ impl<'a> Record<'a> {
 
     pub(super) fn error(&self, reason: Reason) -> RebuildError {
         RebuildError::Event {
-            event: Event {
+            event: error::Event {
                 index: self.index,
                 wd: self.wd,
                 mask: Mask(self.mask),
@@ -69,70 +67,93 @@ impl<'a> Record<'a> {
 /// Splits the bytes of a queue into its records.
 pub(super) fn parse(queue: &[u8]) -> Result<Vec<Record<'_>>, RebuildError> {
     let mut records = Vec::with_capacity(queue.len() / HEADER);
-    let mut rest = queue;
-    while !rest.is_empty() {
-        let (record, after) = parse_one(records.len(), rest)?;
+    for event in Events::new(queue) {
+        let index = records.len();
+        let event = event.map_err(|error| RebuildError::Decode { index, error })?;
+        let record = record(index, &event);
+        check(&record)?;
         records.push(record);
-        rest = after;
     }
     Ok(records)
 }
 
-fn parse_one(index: usize, bytes: &[u8]) -> Result<(Record<'_>, &[u8]), RebuildError> {
-    let cut = RebuildError::Truncated { index };
-    let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(cut)?;
-    let word = |at: usize| {
-        header[at..at + 4]
-            .try_into()
-            .expect("four bytes of sixteen")
-    };
-    let length = u32::from_ne_bytes(word(12));
-    let length = usize::try_from(length).expect("usize holds 32 bits on Linux");
-    let (padded, rest) = rest
-        .split_at_checked(length)
-        .ok_or(RebuildError::Truncated { index })?;
-    let end = padded.iter().position(|byte| *byte == 0);
-    let name = &padded[..end.unwrap_or(padded.len())];
-    let record = Record {
+fn record<'a>(index: usize, event: &Event<'a>) -> Record<'a> {
+    Record {
         index,
-        wd: i32::from_ne_bytes(word(0)),
-        mask: u32::from_ne_bytes(word(4)),
-        cookie: u32::from_ne_bytes(word(8)),
-        name: (!padded.is_empty()).then_some(name),
-        size: HEADER + length,
-    };
-    check(&record, padded)?;
-    Ok((record, rest))
+        wd: event.wd,
+        mask: event.mask.0,
+        cookie: event.cookie.0,
+        name: (!event.name.is_empty()).then_some(event.name),
+        size: event.size(),
+    }
 }
 
-fn check(record: &Record<'_>, padded: &[u8]) -> Result<(), RebuildError> {
-    if record.is_overflow() != (record.wd == NO_WD) || (record.wd < 1 && record.wd != NO_WD) {
+fn check(record: &Record<'_>) -> Result<(), RebuildError> {
+    if record.is_overflow() != record.wd.is_none() {
         return Err(record.error(Reason::BadWd));
     }
-    let Some(name) = record.name else {
-        return Ok(());
-    };
-    if matches!(name, b"" | b"." | b"..") || name.contains(&b'/') || name.len() > LONGEST_NAME {
-        return Err(record.error(Reason::BadName));
+    match record.name {
+        Some(name) if matches!(name, b"." | b"..") || name.contains(&b'/') => {
+            Err(record.error(Reason::BadName))
+        }
+        Some(name) if name.len() > LONGEST_NAME => Err(record.error(Reason::BadName)),
+        _ => Ok(()),
     }
-    let room = (name.len() + 1).next_multiple_of(HEADER);
-    if padded.len() != room || padded[name.len()..].iter().any(|byte| *byte != 0) {
-        return Err(record.error(Reason::BadPadding));
+}
+
+/// How many bytes of whole events there are before the first that is none. Zeroes are none: no
+/// event has a wd of 0.
+pub(super) fn length_of_events(bytes: &[u8]) -> usize {
+    let mut events = Events::new(bytes);
+    while let Some(Ok(_)) = events.next() {}
+    events.offset()
+}
+
+/// The byte at which the first event at or behind the byte `from` lies that is wanted.
+pub(super) fn find(
+    queue: &[u8],
+    from: usize,
+    wanted: impl Fn(&Event<'_>) -> bool,
+) -> Option<usize> {
+    let mut events = Events::new(queue.get(from..)?);
+    loop {
+        let at = from + events.offset();
+        if wanted(&events.next()?.ok()?) {
+            return Some(at);
+        }
     }
-    Ok(())
+}
+
+/// As [`find`], an `IN_IGNORED` whose wd is wanted; and that wd.
+pub(super) fn find_ignored(
+    queue: &[u8],
+    from: usize,
+    wanted: impl Fn(Wd) -> bool,
+) -> Option<(usize, Wd)> {
+    let is_wanted = |it: &Event<'_>| it.mask == Mask::IGNORED && it.wd.is_some_and(&wanted);
+    let at = find(queue, from, is_wanted)?;
+    let event = Events::new(&queue[at..]).next()?.ok()?;
+    Some((at, event.wd?))
+}
+
+/// Removes the first `IN_IGNORED` of the wd at or behind the byte `from`.
+pub(super) fn remove_ignored(queue: &mut Vec<u8>, from: usize, wd: Wd) {
+    if let Some((at, _)) = find_ignored(queue, from, |it| it == wd) {
+        queue.drain(at..at + HEADER);
+    }
 }
 
 /// The bytes of one event as read(2) on a group returns them.
 #[cfg(test)]
 pub(super) fn encode(wd: i32, mask: u32, cookie: u32, name: Option<&[u8]>) -> Vec<u8> {
-    let length = name.map_or(0, |name| (name.len() + 1).next_multiple_of(HEADER));
-    let mut bytes = Vec::with_capacity(HEADER + length);
-    bytes.extend(wd.to_ne_bytes());
-    bytes.extend(mask.to_ne_bytes());
-    bytes.extend(cookie.to_ne_bytes());
-    bytes.extend(u32::try_from(length).unwrap().to_ne_bytes());
-    bytes.extend(name.unwrap_or_default());
-    bytes.resize(HEADER + length, 0);
+    let mut bytes = Vec::new();
+    let event = Event {
+        wd: Wd::new(wd),
+        mask: Mask(mask),
+        cookie: fsnotify::Cookie(cookie),
+        name: name.unwrap_or_default(),
+    };
+    fsnotify::event::inotify::encode(&event, &mut bytes);
     bytes
 }
 
@@ -152,37 +173,34 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_cannot_have_written_is_refused_by_name() {
+    fn what_would_leave_the_scratch_directory_is_refused_by_name() {
         #[track_caller]
         fn check(queue: &[u8], expected: &str) {
             assert_eq!(parse(queue).unwrap_err().to_string(), expected);
         }
         let cut = encode(3, 0x100, 0, Some(b"name"));
-        check(&cut[..31], "event 0: the bytes end within it");
-        check(&cut[..15], "event 0: the bytes end within it");
         check(
-            &encode(0, 0x100, 0, Some(b"n")),
-            "event 0 (wd 0 IN_CREATE \"n\"): not a watch descriptor",
+            &cut[..31],
+            "event 0: offset 0: the buffer ends inside an event",
         );
-        check(
-            &encode(-1, 0x2, 0, None),
-            "event 0 (wd -1 IN_MODIFY): not a watch descriptor",
-        );
-        for name in [&b"../up"[..], b"..", b".", b"a/b", b""] {
+        let no_wd = "event 0 (wd -1 IN_MODIFY): not a watch descriptor";
+        check(&encode(-1, 0x2, 0, None), no_wd);
+        for name in [&b"../up"[..], b"..", b".", b"a/b", &[b'n'; 256]] {
             let error = parse(&encode(1, 0x100, 0, Some(name))).unwrap_err();
-            assert!(
-                error
-                    .to_string()
-                    .ends_with("not the name of a directory entry")
-            );
+            let expected = "not the name of a directory entry";
+            assert!(error.to_string().ends_with(expected), "{error}");
         }
-        let long = encode(1, 0x100, 0, Some(&[b'n'; 256]));
-        assert!(parse(&long).is_err());
-        let mut padded = encode(1, 0x100, 0, Some(b"n"));
-        padded[31] = 1;
-        check(
-            &padded,
-            "event 0 (wd 1 IN_CREATE \"n\"): the name is not padded as the kernel does it",
-        );
+    }
+
+    #[test]
+    fn the_end_of_one_watch_is_taken_out() {
+        let before = encode(1, 0x8000, 0, None);
+        let rest = [encode(2, 0x8000, 0, None), encode(1, 0x20, 0, Some(b"n"))].concat();
+        let mut queue = [&before[..], &rest, &before].concat();
+        remove_ignored(&mut queue, 16, Wd::new(1).unwrap());
+        assert_eq!(queue, [&before[..], &rest].concat());
+        remove_ignored(&mut queue, 16, Wd::new(1).unwrap());
+        assert_eq!(queue.len(), 64);
+        assert_eq!(length_of_events(&[&queue[..], &[0; 40]].concat()), 64);
     }
 }

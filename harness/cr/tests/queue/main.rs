@@ -6,6 +6,9 @@
 
 mod equal;
 mod kinds;
+mod live;
+mod random;
+mod tree;
 
 use std::process::{Command, ExitCode};
 
@@ -16,11 +19,20 @@ use nix::unistd::{Gid, Uid, setgid, setuid};
 /// Says to this program that it is to become an ordinary user first.
 const AS_USER: &str = "NOTIFREEZE_TEST_AS_USER";
 
+/// Makes this program the other process of a test.
+const STORM: &str = "rename-storm";
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(STORM) {
+        random::storm();
+        return ExitCode::SUCCESS;
+    }
     let as_user = std::env::var_os(AS_USER).is_some();
     let denied = if as_user { become_user().err() } else { None }.or_else(|| own_mounts().err());
     let arguments = Arguments::from_args();
     let mut trials = kinds::trials();
+    trials.extend(live::trials());
+    trials.extend(random::trials());
     if let Some(reason) = denied {
         trials = trials
             .into_iter()
