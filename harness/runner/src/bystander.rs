@@ -1,5 +1,7 @@
 //! Another watcher of the same tree: hears what a dump and a restore do to the files.
 
+mod filesystem;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,15 +14,18 @@ use fsnotify::inotify::Mask;
 use scenario::{Bystander as Heard, Bytes, Object};
 
 use crate::survey::{Names, Survey};
+use filesystem::FilesystemMark;
 
 /// Watch a symbolic link itself.
 const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
-/// An inotify group on every object that the scenario names and every inode that the subject holds.
+/// An inotify group on every object that the scenario names and every inode that the subject
+/// holds, and a mark on the filesystem for the rest.
 #[derive(Debug)]
 pub struct Bystander {
     group: OwnedFd,
     watched: HashMap<Wd, Object>,
+    filesystem: Option<FilesystemMark>,
 }
 
 impl Bystander {
@@ -34,6 +39,7 @@ impl Bystander {
         let mut bystander = Self {
             group,
             watched: HashMap::new(),
+            filesystem: FilesystemMark::attach(names),
         };
         for name in names.candidates() {
             let path = names.world().join(name);
@@ -67,7 +73,7 @@ impl Bystander {
     /// If the queue overflowed or cannot be read.
     pub fn drain(self) -> Result<Vec<Heard>, String> {
         let bytes = cr::queue::drain(self.group.as_fd()).map_err(|error| error.to_string())?;
-        Events::new(&bytes)
+        let mut heard = Events::new(&bytes)
             .map(|event| {
                 let event = event.map_err(|error| format!("bystander: {error}"))?;
                 if event.mask.contains(Mask::Q_OVERFLOW) {
@@ -79,6 +85,10 @@ impl Bystander {
                     name: Bytes::from(event.name),
                 })
             })
-            .collect()
+            .collect::<Result<Vec<_>, String>>()?;
+        if let Some(mark) = self.filesystem {
+            heard.extend(mark.drain()?);
+        }
+        Ok(heard)
     }
 }
