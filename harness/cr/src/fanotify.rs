@@ -17,3 +17,4 @@ pub mod mounts;
 pub mod plan;
 pub mod queue;
 pub mod restore;
+pub mod take;

@@ -43,7 +43,7 @@ fn source(group: &OwnedFd) -> Source<'_> {
 /// The group made again; what of its marks was declared lost.
 fn again(world: &mut World, group: &OwnedFd) -> (OwnedFd, Vec<String>) {
     let (mut image, mut losses) = inspect(source(group), world).unwrap();
-    losses.extend(drain(source(group), &mut image, world).unwrap());
+    losses.extend(drain(source(group), &mut image).unwrap());
     let restored = restore::restore(&image, world).unwrap();
     restored.arm(restored.fd.as_fd(), &image).unwrap();
     (

@@ -10,7 +10,11 @@ use scenario::{
     Transcript,
 };
 
-use crate::survey::{Drained, Process};
+use crate::survey::{Drained, Names, Process, Queue};
+
+mod fanotify;
+
+use fanotify::{Cast, Read};
 
 /// What the names of a scenario stand for, from the log so far.
 fn bindings<'a>(scenario: &'a Scenario, records: &[Record]) -> HashMap<&'a Name, i64> {
@@ -73,14 +77,19 @@ pub fn transcript(
     surveys: Vec<(usize, Vec<Fact>)>,
     end: Vec<Fact>,
     drained: Vec<Drained>,
+    cast: (Pid, &Names),
 ) -> Result<Transcript, String> {
     let mut surveys: HashMap<usize, Vec<Fact>> = surveys.into_iter().collect();
     let mut cookies = Cookies::default();
+    let mut cast = Cast::new(scenario, records, cast.0, cast.1);
     let mut observations = Vec::new();
-    for record in records.iter().filter(|record| record.step != log::END) {
+    // A call that was blocked may have been logged before the step that let it go on.
+    let mut records: Vec<&Record> = records.iter().collect();
+    records.sort_by_key(|record| record.step);
+    for record in records.into_iter().filter(|record| record.step != log::END) {
         let index = record.step as usize;
         let step = &scenario.steps[index];
-        let mut facts = read_facts(step, record, &mut cookies)
+        let mut facts = read_facts(record, &mut cookies, &mut cast)
             .map_err(|reason| format!("step {}: {reason}", index + 1))?;
         facts.extend(surveys.remove(&index).unwrap_or_default());
         observations.push(Observation {
@@ -90,10 +99,19 @@ pub fn transcript(
         });
     }
     let mut facts = end;
-    for Drained { fd, bytes } in drained {
-        facts.extend(
-            events(&bytes, Some(fd), &mut cookies).map_err(|error| format!("fd {fd}: {error}"))?,
-        );
+    for Drained { fd, queue } in drained {
+        let unread = match &queue {
+            Queue::Inotify(bytes) => events(bytes, Some(fd), &mut cookies),
+            Queue::Fanotify(taken) => cast.facts(
+                Read {
+                    events: &taken.bytes,
+                    links: &taken.links,
+                    names: &taken.names,
+                },
+                Some(fd),
+            ),
+        };
+        facts.extend(unread.map_err(|error| format!("fd {fd}: {error}"))?);
     }
     observations.push(Observation {
         place: Place::End,
@@ -111,7 +129,11 @@ fn outcome(step: &Step, record: &Record) -> Outcome {
     }
 }
 
-fn read_facts(step: &Step, record: &Record, cookies: &mut Cookies) -> Result<Vec<Fact>, String> {
+fn read_facts(
+    record: &Record,
+    cookies: &mut Cookies,
+    cast: &mut Cast<'_>,
+) -> Result<Vec<Fact>, String> {
     let mut facts = Vec::new();
     for (tag, bytes) in &record.chunks {
         match tag {
@@ -136,12 +158,16 @@ fn read_facts(step: &Step, record: &Record, cookies: &mut Cookies) -> Result<Vec
                     fd: (fd >= 0).then_some(fd),
                 }
             })),
-            Tag::FanotifyEvents | Tag::EventLinks => {
-                return Err(format!(
-                    "{}: fanotify events in the log",
-                    step.call.signature().name
-                ));
-            }
+            Tag::FanotifyEvents => facts.extend(cast.facts(
+                Read {
+                    events: bytes,
+                    links: record.chunk(Tag::EventLinks),
+                    names: record.chunk(Tag::HandleLinks),
+                },
+                None,
+            )?),
+            // Told with the events that they belong to.
+            Tag::EventLinks | Tag::HandleLinks => {}
         }
     }
     Ok(facts)

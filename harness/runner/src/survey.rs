@@ -13,7 +13,7 @@ mod audit;
 mod descriptor;
 mod names;
 
-pub use audit::{Drained, drain, leftovers, mounts, new_mounts, tree};
+pub use audit::{Drained, Queue, drain, leftovers, mounts, new_mounts, tree};
 pub use names::Names;
 
 use descriptor::{Seen, Times};

@@ -33,6 +33,9 @@ pub enum Tag {
     Epoll = 6,
     /// `signal i32, descriptor i32` of each signal taken; descriptor -1 for none.
     Signals = 7,
+    /// Paths of the objects that the records of the [`Tag::FanotifyEvents`] chunk before name by
+    /// handle, in order, each ended by a NUL; empty for an object that has none any more.
+    HandleLinks = 8,
 }
 
 impl Tag {
@@ -45,6 +48,7 @@ impl Tag {
             Self::Names,
             Self::Epoll,
             Self::Signals,
+            Self::HandleLinks,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)
@@ -60,6 +64,16 @@ pub struct Record {
     pub ret: i64,
     pub errno: i32,
     pub chunks: Vec<(Tag, Vec<u8>)>,
+}
+
+impl Record {
+    /// The bytes of a tag; none are no bytes.
+    #[must_use]
+    pub fn chunk(&self, tag: Tag) -> &[u8] {
+        let mut chunks = self.chunks.iter();
+        let chunk = chunks.find(|(of, _)| *of == tag);
+        chunk.map_or(&[], |(_, bytes)| bytes)
+    }
 }
 
 /// Why a log could not be read: the offset of the record, and what is wrong with it.

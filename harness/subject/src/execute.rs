@@ -1,13 +1,16 @@
 //! One step: its arguments, the call, and what it gave back.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
+use cr::fanotify::take::{self, Namer, Taken};
 use cr::sys::raw;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use scenario::call::ioctl;
 use scenario::log::Tag;
-use scenario::{Arg, Call, Name, Scenario, Step, Time};
+use scenario::{Arg, ArgKind, Call, Name, Phase, Scenario, Step, Time};
 
 use crate::journal::Journal;
 
@@ -148,7 +151,10 @@ impl<'a> Executor<'a> {
             Call::MemfdCreate => raw::memfd_create(&a.path(0)?, a.number(1)?),
             Call::Eventfd2 => raw::eventfd2(a.number(0)?, a.number(1)?),
             Call::Socket => raw::socket(a.number(0)?, a.number(1)?, a.number(2)?),
-            Call::Write => raw::write(a.number(0)?, a.content(1)?),
+            Call::Write => match step.args.get(1) {
+                Some(Arg::Response(response)) => self.answer(a.number(0)?, *response),
+                _ => raw::write(a.number(0)?, a.content(1)?),
+            },
             Call::Pwrite => raw::pwrite(a.number(0)?, a.content(1)?, a.int(2)?),
             Call::Lseek => raw::lseek(a.number(0)?, a.int(1)?, a.number(2)?),
             Call::Ftruncate => raw::ftruncate(a.number(0)?, a.int(1)?),
@@ -156,7 +162,7 @@ impl<'a> Executor<'a> {
             Call::Fchmod => raw::fchmod(a.number(0)?, a.mode(1)),
             Call::Fchown => raw::fchown(a.number(0)?, a.number(1)?, a.number(2)?),
             Call::Fcntl => raw::fcntl(a.number(0)?, a.number(1)?, a.int(2).unwrap_or(0)),
-            Call::Read => return Some(self.read(a.number(0)?, a.int(1))),
+            Call::Read => return Some(self.read(step, a.number(0)?, a.int(1))),
             Call::Pread => {
                 let mut buffer = vec![0; usize::try_from(a.int(1)?).ok()?];
                 let returned = raw::pread(a.number(0)?, &mut buffer, a.int(2)?);
@@ -230,54 +236,69 @@ impl<'a> Executor<'a> {
     }
 
     /// A group is drained, unless a size is given: that is one read(2). Any other file is read once.
-    fn read(&self, fd: i32, size: Option<i64>) -> Reply {
+    fn read(&self, step: &Step, fd: i32, size: Option<i64>) -> Reply {
         let tag = match std::fs::read_link(format!("/proc/self/fd/{fd}")) {
             Ok(link) if link.as_os_str() == "anon_inode:inotify" => Tag::Events,
             Ok(link) if link.as_os_str() == "anon_inode:[fanotify]" => Tag::FanotifyEvents,
             _ => Tag::Content,
         };
-        if let (Tag::Events | Tag::FanotifyEvents, None) = (tag, size) {
-            return self.drain(fd, tag);
-        }
-        let size = size.and_then(|size| usize::try_from(size).ok());
-        let mut buffer = vec![0; size.unwrap_or(FILE_READ)];
         // A blocking group that is empty would stop the run here for good.
-        if tag != Tag::Content && raw::readable(fd, 0) == Ok(false) {
+        let wait_ms = self.first_wait_ms(step);
+        if tag != Tag::Content && size.is_some() && raw::readable(fd, wait_ms) == Ok(false) {
             return Errno::EAGAIN.into();
         }
-        let returned = raw::read(fd, &mut buffer);
-        filled(returned, buffer, tag)
-    }
-
-    /// Reads until nothing is left. Asks before each read, so a blocking group does not hang.
-    fn drain(&self, fd: i32, tag: Tag) -> Reply {
-        let mut bytes = Vec::new();
-        let mut buffer = vec![0; DRAIN_BUFFER];
-        let mut wait_ms = self.first_wait_ms();
-        loop {
-            match raw::readable(fd, wait_ms) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(errno) => return errno.into(),
+        let size = size.and_then(|size| usize::try_from(size).ok());
+        match (tag, size) {
+            (Tag::Events, None) => drain(fd, wait_ms),
+            (Tag::FanotifyEvents, None) => {
+                taken(take::drain(fd, wait_ms, &mut Namer::new(self.paths())))
             }
-            wait_ms = 0;
-            match raw::read(fd, &mut buffer) {
-                Ok(n) => bytes.extend_from_slice(&buffer[..usize::try_from(n).unwrap_or(0)]),
-                Err(Errno::EAGAIN) => break,
-                Err(errno) => return errno.into(),
+            (Tag::FanotifyEvents, Some(size)) => {
+                taken(take::read(fd, size, &mut Namer::new(self.paths())))
+            }
+            (tag, size) => {
+                let mut buffer = vec![0; size.unwrap_or(FILE_READ)];
+                let returned = raw::read(fd, &mut buffer);
+                filled(returned, buffer, tag)
             }
         }
-        Reply::with(i64::try_from(bytes.len()).unwrap_or(i64::MAX), tag, bytes)
+    }
+
+    /// Answers the oldest permission event that was read from the group and not answered yet.
+    fn answer(&self, group: i32, response: u32) -> raw::Returned {
+        let event = self.journal.to_answer(group).ok_or(Errno::ENOENT)?;
+        let mut bytes = event.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&response.to_ne_bytes());
+        raw::write(group, &bytes)
+    }
+
+    /// Every path that the scenario names.
+    fn paths(&self) -> Vec<PathBuf> {
+        let steps = self.scenario.steps.iter();
+        let args = steps.flat_map(|step| step.args.iter().zip(step.call.signature().args));
+        args.filter_map(|pair| match pair {
+            (Arg::Bytes(bytes), ArgKind::Path | ArgKind::PathOrNull) => {
+                std::path::absolute(OsStr::from_bytes(&bytes.0)).ok()
+            }
+            _ => None,
+        })
+        .collect()
     }
 
     /// Another process may be about to block in a call that makes an event.
-    fn first_wait_ms(&self) -> i32 {
-        let next = self.journal.next_step();
-        let unfinished = next > 0
-            && self.scenario.steps[..next.min(self.scenario.steps.len())]
-                .iter()
-                .any(|step| step.phase == scenario::Phase::Unfinished);
-        if unfinished { UNFINISHED_WAIT_MS } else { 0 }
+    fn first_wait_ms(&self, step: &Step) -> i32 {
+        let steps = self.scenario.steps.iter();
+        let n_of = |phase| {
+            let before = steps
+                .clone()
+                .take_while(|other| !std::ptr::eq(*other, step));
+            before.filter(|step| step.phase == phase).count()
+        };
+        if n_of(Phase::Unfinished) > n_of(Phase::Resumed) {
+            UNFINISHED_WAIT_MS
+        } else {
+            0
+        }
     }
 }
 
@@ -361,6 +382,48 @@ impl Low for i32 {
 impl Low for u32 {
     fn low(number: i64) -> Self {
         i32::low(number).cast_unsigned()
+    }
+}
+
+/// Reads an inotify group until nothing is left, waiting at most `wait_ms` for the first event.
+/// Asks before each read, so a blocking group does not hang.
+fn drain(fd: i32, wait_ms: i32) -> Reply {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; DRAIN_BUFFER];
+    let mut wait_ms = wait_ms;
+    loop {
+        match raw::readable(fd, wait_ms) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(errno) => return errno.into(),
+        }
+        wait_ms = 0;
+        match raw::read(fd, &mut buffer) {
+            Ok(n) => bytes.extend_from_slice(&buffer[..usize::try_from(n).unwrap_or(0)]),
+            Err(Errno::EAGAIN) => break,
+            Err(errno) => return errno.into(),
+        }
+    }
+    let ret = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+    Reply::with(ret, Tag::Events, bytes)
+}
+
+fn taken(taken: Result<Taken, Errno>) -> Reply {
+    match taken {
+        Ok(Taken {
+            bytes,
+            links,
+            names,
+        }) => Reply {
+            ret: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+            errno: 0,
+            chunks: vec![
+                (Tag::FanotifyEvents, bytes),
+                (Tag::EventLinks, links),
+                (Tag::HandleLinks, names),
+            ],
+        },
+        Err(errno) => errno.into(),
     }
 }
 

@@ -90,6 +90,14 @@ fn descriptor(descriptor: &Descriptor) -> String {
     if descriptor.close_on_exec {
         text.push_str(" FD_CLOEXEC");
     }
+    if let Some((init, events)) = descriptor.group_flags {
+        let init = FlagSet::FanotifyInit.text(u64::from(init));
+        let events = FlagSet::Open.text(u64::from(events));
+        write_to(
+            &mut text,
+            format_args!(", made with {init}, events {events}"),
+        );
+    }
     if let Some(offset) = descriptor.offset.filter(|offset| *offset != 0) {
         write_to(&mut text, format_args!(" at {offset}"));
     }
@@ -179,7 +187,8 @@ fn mark(mark: &Mark) -> String {
         write_to(&mut text, format_args!(" ignored {ignored}"));
     }
     if mark.flags != 0 {
-        write_to(&mut text, format_args!(" flags {:#x}", mark.flags));
+        let flags = FlagSet::FanotifyMark.text(u64::from(mark.flags));
+        write_to(&mut text, format_args!(" {flags}"));
     }
     text
 }

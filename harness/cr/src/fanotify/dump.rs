@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::mounts::Mounts;
 use super::plan::{self, Kind};
+use super::take::Namer;
 use super::{blocked, hidden, queue};
 use crate::image::{Fanotify, Mark, MarkKind};
 use crate::loss::Loss;
@@ -50,9 +51,6 @@ pub trait Places {
     ///
     /// Why there is none, in words.
     fn of_path(&mut self, path: &[u8]) -> Result<u32, String>;
-
-    /// What a person would call the inode with this handle; none if no name is known.
-    fn name(&mut self, handle: &FileHandle) -> Option<String>;
 }
 
 /// Why a group is not dumped; it is as it was before.
@@ -214,17 +212,13 @@ pub fn inspect(
 /// # Errors
 ///
 /// [`Refusal`] if the queue cannot be read to its end.
-pub fn drain(
-    source: Source<'_>,
-    group: &mut Fanotify,
-    places: &mut dyn Places,
-) -> Result<Vec<Loss>, Refusal> {
+pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refusal> {
     let refuse = |kind| Refusal {
         fd: source.fd,
         kind,
     };
     let flags = InitFlags(group.init_flags);
-    let unread = queue::drain(source.group, flags, places);
+    let unread = queue::drain(source.group, flags, &mut Namer::default());
     let unread = unread.map_err(|error| refuse(RefusalKind::Queue(error)))?;
     group.overflow = unread.overflow;
     group.unread = unread.events;

@@ -53,6 +53,15 @@ impl Mounts {
         self.reachable(|mount| mount.device == (device.major(), device.minor()))
     }
 
+    /// Every path that something is mounted at.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let paths = self
+            .mounts
+            .iter()
+            .map(|mount| OsString::from_vec(mount.path.clone()));
+        paths.map(PathBuf::from)
+    }
+
     fn reachable(&self, wanted: impl Fn(&Mount) -> bool) -> Option<&[u8]> {
         let mut found = self.mounts.iter().filter(|mount| wanted(mount));
         let mount = found.find(|mount| self.mount_at(&mount.path).ok() == Some(mount.id))?;

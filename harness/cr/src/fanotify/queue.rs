@@ -14,7 +14,7 @@ use fsnotify::event::fanotify::{Event, Events, Fid, Record};
 use fsnotify::fanotify::{InitFlags, Mask};
 use nix::errno::Errno;
 
-use super::dump::Places;
+use super::take::Namer;
 use crate::image::{Fanotify, Text};
 use crate::loss::Loss;
 use crate::sys::fanotify::{Response, Target, close_number, fanotify_mark, read_event, respond};
@@ -73,13 +73,13 @@ pub fn reports_records(flags: InitFlags) -> bool {
 pub fn drain(
     group: BorrowedFd<'_>,
     flags: InitFlags,
-    places: &mut dyn Places,
+    namer: &mut Namer,
 ) -> Result<Unread, QueueError> {
     let mut unread = Unread::default();
     // A group may block on an empty queue, and its owner may not have asked otherwise.
     while unread_bytes(group).map_err(|errno| QueueError::Call("FIONREAD", errno))? != 0 {
         if reports_records(flags) || flags.contains(InitFlags(libc::FAN_REPORT_PIDFD)) {
-            read_records(group, places, &mut unread)?;
+            read_records(group, namer, &mut unread)?;
         } else {
             read_descriptor(group, &mut unread)?;
         }
@@ -89,7 +89,7 @@ pub fn drain(
 
 fn read_records(
     group: BorrowedFd<'_>,
-    places: &mut dyn Places,
+    namer: &mut Namer,
     unread: &mut Unread,
 ) -> Result<(), QueueError> {
     let mut buffer = vec![0; 1 << 16];
@@ -101,7 +101,7 @@ fn read_records(
         if event.mask.0 & Mask::Q_OVERFLOW.0 != 0 {
             unread.overflow = true;
         } else {
-            unread.events.push(text(&event, link.as_deref(), places));
+            unread.events.push(text(&event, link.as_deref(), namer));
         }
         let permission = event.mask.0 & Mask::PERMISSION.0 != 0;
         if permission {
@@ -159,14 +159,16 @@ fn link_of(fd: i32) -> Vec<u8> {
 }
 
 /// An event in words.
-fn text(event: &Event<'_>, link: Option<&[u8]>, places: &mut dyn Places) -> String {
+fn text(event: &Event<'_>, link: Option<&[u8]>, namer: &mut Namer) -> String {
     let mut text = event.mask.to_string();
     if let Some(link) = link {
         text.push_str(&format!(" \"{}\"", Text(link)));
     }
     let mut named = |kind: &str, fid: &Fid, name: Option<&[u8]>| {
-        let inode = places.name(&fid.handle);
-        let inode = inode.unwrap_or_else(|| format!("handle {}", fid.handle));
+        let inode = match namer.name(fid) {
+            Some(path) => format!("\"{}\"", Text(&path)),
+            None => format!("handle {}", fid.handle),
+        };
         match name {
             Some(name) => text.push_str(&format!(" {kind} {inode} \"{}\"", Text(name))),
             None => text.push_str(&format!(" {kind} {inode}")),

@@ -1,7 +1,9 @@
 //! fanotify calls on owned and borrowed descriptors.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -61,6 +63,27 @@ pub fn fanotify_mark(
     Errno::result(returned).map(drop)
 }
 
+/// fanotify_mark(2) `FAN_MARK_FLUSH`: removes every mark that may hold a process up. Where the
+/// group cannot have a type of mark (`EINVAL`, `EPERM`) there is none to remove.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn flush(group: impl AsFd) -> Result<(), Errno> {
+    for kind in [
+        libc::FAN_MARK_INODE,
+        libc::FAN_MARK_MOUNT,
+        libc::FAN_MARK_FILESYSTEM,
+    ] {
+        let flags = libc::FAN_MARK_FLUSH | kind;
+        match fanotify_mark(&group, flags, 0, Target::Path(c"/")) {
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// write(2) of a `struct fanotify_response`: answers the permission event whose descriptor had
 /// the number `event_fd` in the process that read it.
 ///
@@ -111,6 +134,20 @@ pub fn read_event(group: impl AsFd) -> Result<Received, Errno> {
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
         fd: (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }),
     })
+}
+
+/// statfs(2) `f_fsid`: the number of a filesystem in event records.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn fsid(path: &Path) -> Result<[u32; 2], Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a C string, and room for a struct statfs; both outlive the call.
+    Errno::result(unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded; fsid_t is two ints, whatever their names.
+    Ok(unsafe { std::mem::transmute::<libc::fsid_t, [u32; 2]>(found.assume_init().f_fsid) })
 }
 
 /// close(2) of a number that came in an event record.

@@ -131,16 +131,6 @@ impl Places for World {
         let root = self.root.clone();
         Ok(self.place(&root))
     }
-
-    fn name(&mut self, handle: &FileHandle) -> Option<String> {
-        // tmpfs: generation, inode number.
-        let ino = u32::from_ne_bytes(handle.bytes()[4..8].try_into().unwrap());
-        let is = |path: &&PathBuf| fs::metadata(path).unwrap().ino() == u64::from(ino);
-        self.paths
-            .iter()
-            .find(is)
-            .map(|path| format!("\"{}\"", path.display()))
-    }
 }
 
 impl Objects for World {

@@ -206,13 +206,14 @@ impl<'a> Run<'a> {
         let before = Instant::now();
         let processes = observe::processes(&self.scenario, records, self.subject);
         let mut survey = Survey::take(&processes, &self.names)?;
-        let drained = survey::drain(&processes)?;
+        let drained = survey::drain(&processes, &self.names)?;
         survey.read_contents()?;
         let mut facts = survey.facts(None);
         facts.extend(survey::tree(&self.world.root)?);
         facts.extend(survey::leftovers(&processes)?);
+        let cast = (self.subject, &self.names);
         let transcript =
-            observe::transcript(&self.scenario, records, self.surveys, facts, drained)?;
+            observe::transcript(&self.scenario, records, self.surveys, facts, drained, cast)?;
         self.times.watch_us += micros(before);
         self.times.total_us = micros(self.started);
         Ok(Answer::Finished {

@@ -3,30 +3,40 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use cr::fanotify::take::{self, Namer, Taken};
 use cr::sys::{handle, inspect};
 use scenario::{Bytes, Entry, Fact, Stat};
 
-use super::Process;
+use super::{Names, Process};
 
 /// What was unread in a group at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drained {
     pub fd: i32,
-    /// Records as read(2) gives them.
-    pub bytes: Vec<u8>,
+    pub queue: Queue,
 }
 
-/// Drains every inotify group of every process, each once.
+/// Events of either kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Records as read(2) gives them.
+    Inotify(Vec<u8>),
+    Fanotify(Taken),
+}
+
+/// Drains every group of every process, each once. fanotify groups lose their marks.
 ///
 /// # Errors
 ///
 /// In words: which call on which descriptor failed.
-pub fn drain(processes: &[Process]) -> Result<Vec<Drained>, String> {
+pub fn drain(processes: &[Process], names: &Names) -> Result<Vec<Drained>, String> {
+    let paths = names.candidates().iter();
+    let paths: Vec<_> = paths.map(|path| names.world().join(path)).collect();
     let mut drained = Vec::new();
     for process in processes {
         let pidfd = inspect::pidfd_open(process.pid)
@@ -34,10 +44,19 @@ pub fn drain(processes: &[Process]) -> Result<Vec<Drained>, String> {
         for fd in inspect::groups(process.pid).map_err(|error| error.to_string())? {
             let file = inspect::pidfd_getfd(&pidfd, fd)
                 .map_err(|errno| format!("pidfd_getfd fd {fd}: {errno}"))?;
-            let bytes = cr::queue::drain(file.as_fd()).map_err(|error| error.to_string())?;
-            if !bytes.is_empty() {
-                drained.push(Drained { fd, bytes });
-            }
+            let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            let is_fanotify = link.is_ok_and(|link| link.as_os_str() == "anon_inode:[fanotify]");
+            let queue = if is_fanotify {
+                let mut namer = Namer::new(paths.clone());
+                let taken = take::drain(file.as_raw_fd(), 0, &mut namer);
+                // Whoever reads the tree after this would wait for the subject's permission.
+                cr::sys::fanotify::flush(&file)
+                    .map_err(|errno| format!("remove the marks of fd {fd}: {errno}"))?;
+                Queue::Fanotify(taken.map_err(|errno| format!("read fd {fd}: {errno}"))?)
+            } else {
+                Queue::Inotify(cr::queue::drain(file.as_fd()).map_err(|error| error.to_string())?)
+            };
+            drained.push(Drained { fd, queue });
         }
     }
     Ok(drained)

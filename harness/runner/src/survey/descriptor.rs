@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 
+use cr::fanotify::mounts::Mounts;
 use cr::sys::{handle, inspect};
 use fsnotify::fdinfo::{Body as InfoBody, Group, Level, MarkTarget as InfoTarget};
 use fsnotify::handle::FileHandle;
@@ -308,7 +309,7 @@ impl Seen {
                     .map(|mark| Mark {
                         process: process.clone(),
                         fd,
-                        target: mark_target(&mark.target, resolver),
+                        target: mark_target(&mark.target, self.pid, resolver),
                         flags: mark.flags.0,
                         mask: mark.mask.0,
                         ignored_mask: mark.ignored_mask.0,
@@ -319,11 +320,30 @@ impl Seen {
     }
 }
 
-fn mark_target(target: &InfoTarget, resolver: &mut Resolver) -> MarkTarget {
+fn mark_target(target: &InfoTarget, pid: Pid, resolver: &mut Resolver) -> MarkTarget {
+    // A mount that no path leads to is not told from another such.
+    let place = |path: Option<&[u8]>| match path {
+        Some(path) => Object::Path(resolver.shown(path)),
+        None => Object::Other("unmounted".to_owned()),
+    };
+    let mounts = || Mounts::of(pid.as_raw());
     match target {
         InfoTarget::Inode { ino, sdev, handle } => {
             MarkTarget::Inode(resolver.target((*sdev, *ino), handle.as_ref()))
         }
-        other => MarkTarget::Unknown(format!("{other:?}")),
+        InfoTarget::Mount(id) => match mounts() {
+            Ok(mounts) => MarkTarget::Mount(place(mounts.path_of_mount(*id))),
+            Err(error) => MarkTarget::Unknown(format!("mount: {error}")),
+        },
+        InfoTarget::Filesystem(sdev) => match mounts() {
+            Ok(mounts) => MarkTarget::Filesystem(place(mounts.path_of_filesystem(*sdev))),
+            Err(error) => MarkTarget::Unknown(format!("filesystem: {error}")),
+        },
+        InfoTarget::MountNamespace(number) => {
+            let own = fs::metadata(format!("/proc/{pid}/ns/mnt"));
+            let is_own = own.is_ok_and(|own| own.ino() == u64::from(number.0));
+            let name = if is_own { "own" } else { "other" };
+            MarkTarget::MountNamespace(name.to_owned())
+        }
     }
 }

@@ -127,6 +127,11 @@ impl<'a> Resolver<'a> {
         resolver
     }
 
+    /// A path as facts show it.
+    pub(super) fn shown(&self, path: &[u8]) -> Bytes {
+        self.names.shown(path)
+    }
+
     fn add_path(&mut self, path: &Path) {
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return;

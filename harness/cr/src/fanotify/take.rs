@@ -1,0 +1,212 @@
+//! Reading a group so that its events can be told later: descriptors and handles mean something
+//! only while they are open and while their objects exist.
+//!
+//! Descriptors by number, since the subject owns its own that way.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use fsnotify::event::fanotify::{Events, Fid, Record};
+use fsnotify::fanotify::Mask;
+use fsnotify::handle::FileHandle;
+use nix::errno::Errno;
+
+use super::mounts::Mounts;
+use crate::sys::fanotify::close_number;
+use crate::sys::{handle, raw};
+
+/// Events as read(2) gave them, and what stood behind their numbers then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub bytes: Vec<u8>,
+    /// For each event what its descriptor was open on, ended by a NUL; the descriptor is closed.
+    pub links: Vec<u8>,
+    /// For each handle of a record, in order, the path of its object, ended by a NUL. Empty where
+    /// none is known.
+    pub names: Vec<u8>,
+}
+
+/// Bytes of one read of a drain: some hundred events, each of which may open a descriptor. The
+/// largest event, of a rename with a process descriptor, has about a thousand.
+const BUFFER: usize = 4096;
+
+/// Reads a group until its queue is empty, waiting at most `wait_ms` for the first event and not at
+/// all for others.
+///
+/// # Errors
+///
+/// The errno of poll(2) or read(2); `EIO` for bytes that are no events.
+pub fn drain(group: i32, wait_ms: i32, namer: &mut Namer) -> Result<Taken, Errno> {
+    let mut taken = Taken::default();
+    let mut wait_ms = wait_ms;
+    while raw::readable(group, wait_ms)? {
+        wait_ms = 0;
+        match read(group, BUFFER, namer) {
+            Ok(more) => {
+                taken.bytes.extend(more.bytes);
+                taken.links.extend(more.links);
+                taken.names.extend(more.names);
+            }
+            Err(Errno::EAGAIN) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(taken)
+}
+
+/// One read(2) of a group.
+///
+/// # Errors
+///
+/// As [`drain`].
+pub fn read(group: i32, size: usize, namer: &mut Namer) -> Result<Taken, Errno> {
+    let mut bytes = vec![0; size];
+    let n_read = raw::read(group, &mut bytes)?;
+    bytes.truncate(usize::try_from(n_read).expect("not negative"));
+    let mut taken = Taken::default();
+    for event in Events::new(&bytes) {
+        let event = event.map_err(|_| Errno::EIO)?;
+        if event.fd >= 0 {
+            taken.links.extend(link(event.fd));
+        }
+        taken.links.push(0);
+        let mut descriptors = vec![event.fd];
+        for record in event.records() {
+            match record {
+                Record::Pidfd(pidfd) => descriptors.push(pidfd),
+                record => {
+                    if let Some(fid) = fid(&record) {
+                        taken.names.extend(namer.name(fid).unwrap_or_default());
+                        taken.names.push(0);
+                    }
+                }
+            }
+        }
+        descriptors
+            .into_iter()
+            .filter(|fd| *fd >= 0)
+            .for_each(close_number);
+    }
+    taken.bytes = bytes;
+    Ok(taken)
+}
+
+/// The object that a record names.
+#[must_use]
+pub fn fid<'a>(record: &'a Record<'_>) -> Option<&'a Fid> {
+    match record {
+        Record::Fid(fid)
+        | Record::Dfid(fid)
+        | Record::DfidName(fid, _)
+        | Record::OldDfidName(fid, _)
+        | Record::NewDfidName(fid, _) => Some(fid),
+        Record::Pidfd(_)
+        | Record::Error { .. }
+        | Record::Range { .. }
+        | Record::Mount(_)
+        | Record::Unknown { .. } => None,
+    }
+}
+
+/// The numbers under which a process has to answer the permission events in `bytes`, in order.
+#[must_use]
+pub fn to_answer(bytes: &[u8]) -> Vec<i32> {
+    let events = Events::new(bytes).filter_map(Result::ok);
+    let permission = events.filter(|event| event.mask.0 & Mask::PERMISSION.0 != 0);
+    permission.map(|event| event.fd).collect()
+}
+
+fn link(fd: i32) -> Vec<u8> {
+    let link = fs::read_link(format!("/proc/self/fd/{fd}"));
+    link.map_or_else(|_| Vec::new(), |link| link.into_os_string().into_vec())
+}
+
+/// Finds the paths of handles, without an event. Whoever may not open handles knows the paths
+/// given beforehand, and directories. Remembers what it found: to be made anew for every read.
+#[derive(Debug, Default)]
+pub struct Namer {
+    paths: Vec<PathBuf>,
+    found: HashMap<Fid, Option<Vec<u8>>>,
+    /// A path on the filesystem with this number; none if there is none.
+    anchors: HashMap<[u32; 2], Vec<PathBuf>>,
+}
+
+impl Namer {
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            ..Self::default()
+        }
+    }
+
+    /// The path of an object, as `/proc/self/fd` shows it: with ` (deleted)` behind it, if it is
+    /// gone and somebody has it open.
+    pub fn name(&mut self, fid: &Fid) -> Option<Vec<u8>> {
+        if let Some(found) = self.found.get(fid) {
+            return found.clone();
+        }
+        let found = self.find(fid);
+        self.found.insert(*fid, found.clone());
+        found
+    }
+
+    fn find(&mut self, fid: &Fid) -> Option<Vec<u8>> {
+        let anchors = self
+            .anchors
+            .entry(fid.fsid)
+            .or_insert_with(|| anchors(fid.fsid));
+        for anchor in anchors {
+            match by_handle(anchor, &fid.handle) {
+                Ok(path) => return Some(path),
+                Err(Errno::EPERM) => return self.known(&fid.handle),
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    fn known(&self, handle: &FileHandle) -> Option<Vec<u8>> {
+        let own = fs::read_dir("/proc/self/fd")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let own = own.filter_map(|entry| {
+            let file = handle::open_path(&entry.path()).ok()?;
+            (handle::of_file(file).ok()? == *handle)
+                .then(|| fs::read_link(entry.path()).ok())
+                .flatten()
+        });
+        let is = |path: &&PathBuf| handle::of_path(path) == Ok(*handle);
+        let path = self
+            .paths
+            .iter()
+            .find(is)
+            .cloned()
+            .or_else(|| { own }.next())?;
+        Some(path.into_os_string().into_vec())
+    }
+}
+
+fn by_handle(anchor: &Path, file: &FileHandle) -> Result<Vec<u8>, Errno> {
+    let opened = handle::with_own_directory(|| {
+        nix::unistd::chdir(anchor)?;
+        match handle::open_here(file, 0) {
+            Err(Errno::EPERM) => handle::open_here(file, libc::O_DIRECTORY),
+            opened => opened,
+        }
+    })??;
+    let link = fs::read_link(handle::proc_path(&opened)).map_err(|_| Errno::EIO)?;
+    Ok(link.into_os_string().into_vec())
+}
+
+/// Where the filesystem with this number is mounted.
+fn anchors(fsid: [u32; 2]) -> Vec<PathBuf> {
+    let Ok(mounts) = Mounts::of(std::process::id().cast_signed()) else {
+        return Vec::new();
+    };
+    let is = |path: &PathBuf| crate::sys::fanotify::fsid(path) == Ok(fsid);
+    mounts.paths().filter(is).collect()
+}
