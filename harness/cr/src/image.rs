@@ -385,6 +385,14 @@ impl Image {
         })
     }
 
+    /// What messages call a file: by the descriptor that a process has of it.
+    pub(crate) fn name_of_file(&self, file: usize) -> String {
+        match self.first_fd(file) {
+            Some(fd) => format!("fd {fd}"),
+            None => format!("file {file}"),
+        }
+    }
+
     /// The lowest descriptor of a file, in the first process that has one.
     #[must_use]
     pub fn first_fd(&self, file: usize) -> Option<i32> {

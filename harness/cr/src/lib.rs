@@ -5,9 +5,13 @@ pub mod fanotify;
 pub mod image;
 mod loss;
 pub mod queue;
+pub mod restore;
 pub mod silent;
 pub mod sys;
 
 pub use dump::{DumpError, DumpErrorKind, DumpOptions, GhostStrategy, QueuePolicy, dump};
 pub use image::Image;
 pub use loss::Loss;
+pub use restore::{
+    Defect, Others, RestoreError, RestoreErrorKind, RestoreOptions, Restored, restore, restore_file,
+};

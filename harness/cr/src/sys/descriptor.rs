@@ -1,6 +1,6 @@
 //! State of descriptors and processes that a restore sets.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -30,6 +30,14 @@ pub fn set_signal(file: impl AsFd, signal: i32) -> Result<(), Errno> {
     // SAFETY: plain numbers.
     let returned = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), F_SETSIG, signal) };
     Errno::result(returned).map(drop)
+}
+
+/// A number that is open, as a descriptor. A number that is not makes every call fail with
+/// `EBADF`.
+pub(crate) const fn borrow(fd: &RawFd) -> BorrowedFd<'_> {
+    // SAFETY: nothing else in this crate's restorer closes a number that it has placed, and it is
+    // not -1: it is one that dup3(2) took.
+    unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
 /// fcntl(2) `F_GETFL`.
@@ -182,6 +190,16 @@ pub fn raise_file_limit() -> Result<(u64, u64), Errno> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok((soft, hard))
+}
+
+/// Puts a limit back that [`raise_file_limit`] returned.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn set_file_limit((soft, hard): (u64, u64)) -> Result<(), Errno> {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)
 }
 
 #[cfg(test)]

@@ -152,6 +152,29 @@ pub fn make_node(dir: impl AsFd, name: &CStr, mode: u32, device: u64) -> Result<
     Errno::result(returned).map(drop)
 }
 
+/// mkdirat(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn make_directory(dir: impl AsFd, name: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: a C string and plain numbers.
+    let returned = unsafe { libc::mkdirat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode) };
+    Errno::result(returned).map(drop)
+}
+
+/// symlinkat(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn make_link(target: &CStr, dir: impl AsFd, name: &CStr) -> Result<(), Errno> {
+    let dir = dir.as_fd().as_raw_fd();
+    // SAFETY: two C strings and a plain number.
+    let returned = unsafe { libc::symlinkat(target.as_ptr(), dir, name.as_ptr()) };
+    Errno::result(returned).map(drop)
+}
+
 /// fchownat(2) of the entry itself.
 ///
 /// # Errors

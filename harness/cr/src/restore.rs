@@ -1,0 +1,146 @@
+//! Restore: the process that calls it becomes what the image says, children and all.
+//!
+//! The order matters. Ghosts first, while nothing is watched; then every other file; then groups,
+//! each with its queue rebuilt before its first real watch; then the children; and in each process
+//! its numbers, what depends on a number (epoll sets, `O_ASYNC`), and its signals. So nothing that
+//! the restore does is heard by a group that it restores.
+//!
+//! Descriptors are made at high numbers, duplicated to their own at the end, and everything else
+//! is closed. An image is not trusted: see [`tree`].
+
+mod epoll;
+mod error;
+mod files;
+mod ghosts;
+mod group;
+mod processes;
+mod stage;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+pub use error::{RestoreError, RestoreErrorKind};
+
+use crate::image::{Image, Object};
+use crate::sys::{descriptor, path, raw};
+use error::Context;
+use stage::Stage;
+use tree::Tree;
+
+/// What a restore may do.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Directory that the paths of the image are below. Nothing outside of it is opened or
+    /// changed.
+    pub root: PathBuf,
+    /// What becomes of descriptors that the image does not have.
+    pub others: Others,
+    /// A defect to plant.
+    pub defect: Option<Defect>,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            others: Others::Close,
+            defect: None,
+        }
+    }
+}
+
+/// What becomes of descriptors that the image does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    Close,
+    Keep,
+}
+
+/// A thing done wrong on purpose, which no change of an image can express: the test of who tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// After all watches are attached, changes the mode of the first watched inode to what it is.
+    AddEvent,
+    /// Makes the groups' watches in the order of fdinfo, which reverses that order.
+    ReverseWatches,
+    /// Does not set the number of the next watch.
+    ForgetNextWatch,
+    /// Gives duplicates of one description a description each.
+    SplitDuplicates,
+    /// Leaves a file behind in the directory of the first ghost.
+    LeaveFile,
+}
+
+impl Defect {
+    /// Every defect, with its name on the command line.
+    pub const ALL: [(Self, &str); 5] = [
+        (Self::AddEvent, "add-event"),
+        (Self::ReverseWatches, "reverse-watches"),
+        (Self::ForgetNextWatch, "forget-next-watch"),
+        (Self::SplitDuplicates, "split-duplicates"),
+        (Self::LeaveFile, "leave-file"),
+    ];
+
+    /// The defect of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(defect, _)| *defect)
+    }
+}
+
+/// Which process of the image the caller is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The pid that the image has for it.
+    pub pid: i32,
+    /// Set in a child: its own pid. The children return from [`restore`] as their parent does.
+    pub child: Option<i32>,
+}
+
+/// Makes the calling process, which has one thread, what the image says. Returns in each process
+/// of the image.
+///
+/// # Errors
+///
+/// What could not be restored, by name. The process should end then: some of it may be.
+pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    let limit = descriptor::raise_file_limit().context("setrlimit", "RLIMIT_NOFILE")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let stage = make(image, options)?;
+    // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
+    let restored = processes::become_tree(image, stage, options)?;
+    descriptor::set_file_limit(limit).context("setrlimit", "RLIMIT_NOFILE")?;
+    Ok(restored)
+}
+
+/// Makes every open file description, and opens every working directory.
+fn make(image: &Image, options: &RestoreOptions) -> Result<Stage, RestoreError> {
+    let tree = Tree::new(image, options)?;
+    let mut stage = Stage::new(image)?;
+    let ghosts = ghosts::make(image, &tree, &mut stage, options)?;
+    files::open(image, &tree, &mut stage)?;
+    let arming = group::make(image, &tree, &ghosts, &mut stage, options)?;
+    for (index, file) in image.files.iter().enumerate() {
+        if matches!(file.object, Some(Object::Epoll(_))) {
+            let set = raw::epoll_create1(libc::EPOLL_CLOEXEC).and_then(path::owned);
+            stage.put(index, set.context("epoll_create1", "")?)?;
+        }
+    }
+    processes::working_directories(image, &tree, &ghosts, &mut stage)?;
+    // Nothing opens a file from here on: nobody can have to wait for a listener that is not there.
+    group::arm(image, &stage, &arming)?;
+    Ok(stage)
+}
+
+/// Reads an image and restores it.
+///
+/// # Errors
+///
+/// That it is no image, or as [`restore`].
+pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    let image = Image::read(path).map_err(RestoreError::read)?;
+    restore(&image, options)
+}

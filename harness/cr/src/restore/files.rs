@@ -1,0 +1,118 @@
+//! Open file descriptions on files that have a name.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::error::{Context, RestoreError};
+use super::stage::{Stage, seek};
+use super::tree::{Tree, link_to};
+use crate::image::{Image, Object, OpenFile, PlaceKind};
+use crate::sys::{descriptor, path, raw};
+
+/// Flags that act when a file is opened and show in no `F_GETFL`, or that are set later.
+const NOT_TO_OPEN: i32 =
+    libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_ASYNC | libc::O_CLOEXEC;
+
+/// `__O_TMPFILE` without the `O_DIRECTORY` that goes with it.
+const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+
+/// Opens what [`Image::files`] has on places that are there.
+pub(super) fn open(image: &Image, tree: &Tree, stage: &mut Stage) -> Result<(), RestoreError> {
+    // The reading end of a fifo first: without it a writing end is not to be had.
+    let mut order: Vec<usize> = (0..image.files.len()).collect();
+    order.sort_by_key(|&file| {
+        image.files[file].flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY
+    });
+    for index in order {
+        let file = &image.files[index];
+        let Some(Object::Place(place)) = file.object else {
+            continue;
+        };
+        let place = &image.places[place as usize];
+        if matches!(place.kind(), PlaceKind::Named | PlaceKind::Hidden) {
+            let name = || image.name_of_file(index);
+            let opened = tree
+                .find(image, place)
+                .and_then(|found| open_again(&found, file, image.inodes[place.inode as usize].mode))
+                .and_then(|opened| finish(&opened, file).map(|()| opened))
+                .map_err(|error| error.at(&name()))?;
+            stage.put(index, opened)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens an inode that we have by `O_PATH` as a description was opened.
+pub(super) fn open_again(
+    found: &OwnedFd,
+    file: &OpenFile,
+    mode: u32,
+) -> Result<OwnedFd, RestoreError> {
+    let mut flags = file.flags.cast_signed() & !NOT_TO_OPEN;
+    if flags & TMPFILE != 0 {
+        flags &= !libc::O_TMPFILE;
+    }
+    if flags & libc::O_PATH != 0 {
+        // What O_NOFOLLOW would refuse to follow is the link in /proc.
+        if flags & libc::O_NOFOLLOW != 0 {
+            return no_follow(found, flags);
+        }
+        return descriptor_of(found, flags);
+    }
+    let is_fifo = mode & libc::S_IFMT == libc::S_IFIFO;
+    if is_fifo {
+        flags |= libc::O_NONBLOCK;
+    }
+    if flags & libc::O_NOFOLLOW != 0 {
+        return no_follow(found, flags);
+    }
+    match descriptor_of(found, flags) {
+        // A writing end whose reader has closed: a reader for as long as it takes.
+        Err(_) if is_fifo && flags & libc::O_ACCMODE == libc::O_WRONLY => {
+            let _reader = descriptor_of(found, libc::O_RDONLY | libc::O_NONBLOCK)?;
+            descriptor_of(found, flags)
+        }
+        opened => opened,
+    }
+}
+
+fn descriptor_of(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
+    raw::open(&link_to(found), flags | libc::O_CLOEXEC, 0)
+        .and_then(path::owned)
+        .context("open", format!("flags {flags:#o}"))
+}
+
+/// Opens with `O_NOFOLLOW`, which the description keeps and shows: by name, in the directory.
+fn no_follow(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
+    let name = path::name_of(found).context("readlink", "")?;
+    let file = path::c_path(&name)
+        .and_then(|name| raw::open(&name, flags | libc::O_CLOEXEC, 0))
+        .and_then(path::owned)
+        .context("open", crate::image::Text(&name).to_string())?;
+    let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
+    let (one, other) = (stat(&file)?, stat(found)?);
+    if (one.device, one.ino) != (other.device, other.ino) {
+        return Err(RestoreError::call(
+            "open",
+            "the name leads elsewhere",
+            nix::errno::Errno::ESTALE,
+        ));
+    }
+    Ok(file)
+}
+
+/// Offset and status flags.
+pub(super) fn finish(opened: &OwnedFd, file: &OpenFile) -> Result<(), RestoreError> {
+    let flags = file.flags.cast_signed();
+    if flags & libc::O_PATH != 0 {
+        return Ok(());
+    }
+    let wanted = flags & !libc::O_ASYNC;
+    let now = descriptor::flags(opened).context("fcntl", "F_GETFL")?;
+    if now != wanted {
+        descriptor::set_flags(opened, wanted).context("fcntl", "F_SETFL")?;
+    }
+    if file.offset != 0 && raw::lseek(opened.as_raw_fd(), 0, libc::SEEK_CUR).is_ok() {
+        seek(opened.as_fd(), file.offset)?;
+    }
+    Ok(())
+}

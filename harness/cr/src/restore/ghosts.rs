@@ -1,0 +1,531 @@
+//! Inodes and names that are gone, made again: out of sight, then for a moment where they were.
+//!
+//! An inode is made, opened and filled in a directory that nobody watches, renamed to where its
+//! name was, and unlinked. Whoever watches that directory hears IN_MOVED_TO and IN_DELETE, and not
+//! less is possible: the name that a descriptor shows is the place of its last dentry. The
+//! directory's times are put back, which is one IN_ATTRIB more.
+//!
+//! Where another file has the name by now, the two are exchanged, and the other one is renamed
+//! back over the ghost: at no time is the name free.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::error::{Context, RestoreError, RestoreErrorKind};
+use super::files::{finish, open_again};
+use super::group::ByPlace;
+use super::stage::Stage;
+use super::tree::{Tree, c_string, link_to, split};
+use super::{Defect, RestoreOptions};
+use crate::image::{Ghost, Image, Object, Place, PlaceKind, Text};
+use crate::sys::path::{self, Stat, open_beneath};
+use crate::sys::raw;
+
+/// Descriptors with `O_PATH` that keep ghosts alive until watches are on them.
+#[derive(Debug, Default)]
+pub(super) struct Ghosts {
+    by_place: ByPlace,
+}
+
+impl Ghosts {
+    pub(super) fn get(&self, place: u32) -> Option<&OwnedFd> {
+        self.by_place.get(&place)
+    }
+}
+
+/// Makes every removed name of the image, and opens what was open under it.
+pub(super) fn make(
+    image: &Image,
+    tree: &Tree,
+    stage: &mut Stage,
+    options: &RestoreOptions,
+) -> Result<Ghosts, RestoreError> {
+    let mut maker = Maker {
+        image,
+        tree,
+        stage,
+        workrooms: HashMap::new(),
+        made: HashMap::new(),
+        placed: Vec::new(),
+        touched: Vec::new(),
+        ghosts: Ghosts::default(),
+        n_names: 0,
+    };
+    let made = maker.all(options);
+    // What was made goes away whether all of it could be made or not.
+    let cleared = maker.clear();
+    made.and(cleared)?;
+    Ok(maker.ghosts)
+}
+
+struct Maker<'a> {
+    image: &'a Image,
+    tree: &'a Tree,
+    stage: &'a mut Stage,
+    /// By mount point: a directory of our own on that filesystem.
+    workrooms: HashMap<Vec<u8>, Workroom>,
+    /// The first name in a workroom of each inode made.
+    made: HashMap<u32, (Vec<u8>, CString)>,
+    /// In the order of making: parents before what is in them.
+    placed: Vec<Placed>,
+    /// Directories whose times are put back.
+    touched: Vec<(OwnedFd, Stat)>,
+    ghosts: Ghosts,
+    n_names: u32,
+}
+
+#[derive(Debug)]
+struct Workroom {
+    /// Where it is: its mount's root.
+    parent: OwnedFd,
+    name: CString,
+    room: OwnedFd,
+}
+
+/// A name that is there for a moment.
+struct Placed {
+    folder: OwnedFd,
+    name: CString,
+    is_directory: bool,
+    /// What had the name: its name in a workroom.
+    displaced: Option<(Vec<u8>, CString, bool)>,
+    /// Times of a directory that something was made in, to be put back before it goes.
+    times: Option<Times>,
+}
+
+/// A file, and access and modification time that it is to have.
+type Times = (OwnedFd, [(i64, i64); 2]);
+
+impl Maker<'_> {
+    fn all(&mut self, options: &RestoreOptions) -> Result<(), RestoreError> {
+        let mut order: Vec<u32> = (0..).take(self.image.places.len()).collect();
+        order.retain(|&index| {
+            let place = &self.image.places[index as usize];
+            matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed) && self.is_used(index)
+        });
+        // Directories before what is in them.
+        order.sort_by_key(|&index| {
+            let path = &self.image.places[index as usize].path;
+            path.iter().filter(|&&byte| byte == b'/').count()
+        });
+        for index in order {
+            let place = &self.image.places[index as usize];
+            let made = match place.kind() {
+                PlaceKind::Unnamed => self.unnamed(index, place),
+                _ => self.gone(index, place),
+            };
+            made.map_err(|error| error.at(&format!("ghost {}", Text(&place.path))))?;
+        }
+        if options.defect == Some(Defect::LeaveFile)
+            && let Some(placed) = self.placed.first()
+        {
+            path::make_node(&placed.folder, c"left-behind", libc::S_IFREG | 0o644, 0)
+                .context("mknod", "left-behind")?;
+        }
+        Ok(())
+    }
+
+    /// Whether a descriptor or a working directory holds it. Without a holder it would be gone
+    /// again at once.
+    fn is_used(&self, index: u32) -> bool {
+        let files = self.image.files.iter();
+        let mut held = files.map(|file| &file.object);
+        let directories = self.image.processes.iter();
+        held.any(|object| matches!(object, Some(Object::Place(place)) if *place == index))
+            || directories
+                .into_iter()
+                .any(|process| process.working_directory == Some(index))
+    }
+
+    fn gone(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
+        let inode = &self.image.inodes[place.inode as usize];
+        let mount = self.workroom(place)?;
+        let name = self.fresh_name();
+        let kind = inode.mode & libc::S_IFMT;
+        if let Some((room, first)) = self.made.get(&place.inode) {
+            let from = self.workrooms[room].room.as_raw_fd();
+            let to = self.workrooms[&mount].room.as_raw_fd();
+            raw::linkat(from, first, to, &name, 0).context("linkat", "")?;
+        } else if let Some(ghost) = &inode.ghost {
+            let room = &self.workrooms[&mount].room;
+            create(room, &name, inode.mode, ghost)?;
+            self.made.insert(place.inode, (mount.clone(), name.clone()));
+        } else {
+            let linked = self.tree.find_linked(place, inode)?;
+            self.link(&linked, &mount, &name)?;
+        }
+        let room = &self.workrooms[&mount].room;
+        let found = open_beneath(room, &name, libc::O_PATH, 0).context("open", "")?;
+        self.open_all(index, &found, inode.mode)?;
+        if let Some(ghost) = &inode.ghost {
+            let room = &self.workrooms[&mount].room;
+            set_attributes(room, &name, inode.mode, ghost)?;
+        }
+        let times = inode
+            .ghost
+            .as_ref()
+            .filter(|_| kind == libc::S_IFDIR)
+            .map(times);
+        let times = match times {
+            Some(times) => Some((duplicate(&found)?, times)),
+            None => None,
+        };
+        self.ghosts.by_place.insert(index, found);
+        self.put(&mount, &name, &place.path, (kind == libc::S_IFDIR, times))
+    }
+
+    /// Gives an inode that still has a name one more, in a workroom.
+    fn link(&self, linked: &OwnedFd, mount: &[u8], name: &CStr) -> Result<(), RestoreError> {
+        let room = self.workrooms[mount].room.as_raw_fd();
+        let link = link_to(linked);
+        let followed = raw::linkat(libc::AT_FDCWD, &link, room, name, libc::AT_SYMLINK_FOLLOW);
+        followed.map(drop).context("linkat", "")
+    }
+
+    /// Opens every description that was open under a name.
+    fn open_all(&mut self, index: u32, found: &OwnedFd, mode: u32) -> Result<(), RestoreError> {
+        let mut files: Vec<usize> = (0..self.image.files.len()).collect();
+        files.retain(|&file| {
+            matches!(self.image.files[file].object, Some(Object::Place(place)) if place == index)
+        });
+        let write_only = |file: &usize| {
+            self.image.files[*file].flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY
+        };
+        files.sort_by_key(write_only);
+        for file in files {
+            let state = &self.image.files[file];
+            let opened = open_again(found, state, mode)
+                .and_then(|opened| finish(&opened, state).map(|()| opened))
+                .map_err(|error| error.at(&self.image.name_of_file(file)))?;
+            self.stage.put(file, opened)?;
+        }
+        Ok(())
+    }
+
+    /// Moves what was made to where its name was.
+    fn put(
+        &mut self,
+        mount: &[u8],
+        name: &CStr,
+        path: &[u8],
+        (is_directory, times): (bool, Option<Times>),
+    ) -> Result<(), RestoreError> {
+        let (folder, last) = split(path);
+        let folder = self.folder(folder, mount)?;
+        let last = c_string(last)?;
+        self.touch(&folder)?;
+        let room = self.workrooms[mount].room.as_raw_fd();
+        let to = folder.as_raw_fd();
+        let moved = raw::renameat2(room, name, to, &last, libc::RENAME_NOREPLACE);
+        let displaced = match moved {
+            Ok(_) => None,
+            Err(Errno::EEXIST) => {
+                let stat = path::stat(&folder, &last).context("statx", "")?;
+                raw::renameat2(room, name, to, &last, libc::RENAME_EXCHANGE)
+                    .context("renameat2", "RENAME_EXCHANGE")?;
+                let other_is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
+                Some((mount.to_vec(), name.to_owned(), other_is_directory))
+            }
+            Err(errno) => {
+                return Err(RestoreError::call(
+                    "renameat2",
+                    Text(path).to_string(),
+                    errno,
+                ));
+            }
+        };
+        self.placed.push(Placed {
+            folder,
+            name: last,
+            is_directory,
+            displaced,
+            times,
+        });
+        Ok(())
+    }
+
+    /// Opens the directory that a name was in, and makes it for a moment if it is gone itself.
+    fn folder(&mut self, path: &[u8], mount: &[u8]) -> Result<OwnedFd, RestoreError> {
+        match self.tree.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+            Err(RestoreError {
+                kind:
+                    RestoreErrorKind::Call {
+                        errno: Errno::ENOENT | Errno::ENOTDIR,
+                        ..
+                    },
+                ..
+            }) if path != b"/" => {}
+            opened => return opened,
+        }
+        let name = self.fresh_name();
+        let room = &self.workrooms[mount].room;
+        path::make_directory(room, &name, 0o700).context("mkdirat", "")?;
+        self.put(mount, &name, path, (true, None))?;
+        self.tree.open(path, libc::O_PATH | libc::O_DIRECTORY)
+    }
+
+    /// Remembers the times of a directory, once, before anything is made in it.
+    fn touch(&mut self, folder: &OwnedFd) -> Result<(), RestoreError> {
+        let stat = path::stat(folder, c"").context("statx", "")?;
+        let known =
+            |(_, other): &(OwnedFd, Stat)| (other.device, other.ino) == (stat.device, stat.ino);
+        if !self.touched.iter().any(known) {
+            self.touched.push((duplicate(folder)?, stat));
+        }
+        Ok(())
+    }
+
+    /// A directory of our own on the filesystem of a place: its mount point's key.
+    fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
+        let mount = if place.mount.is_empty() {
+            b"/".to_vec()
+        } else {
+            place.mount.clone()
+        };
+        if self.workrooms.contains_key(&mount) {
+            return Ok(mount);
+        }
+        let parent = self.tree.open(&mount, libc::O_PATH | libc::O_DIRECTORY)?;
+        self.touch(&parent)?;
+        for attempt in 0..100 {
+            let name = format!(".notifreeze-{}-{attempt}", std::process::id());
+            let name = c_string(name.as_bytes())?;
+            match path::make_directory(&parent, &name, 0o700) {
+                Ok(()) => {
+                    let flags = libc::O_PATH | libc::O_DIRECTORY;
+                    let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
+                    self.workrooms
+                        .insert(mount.clone(), Workroom { parent, name, room });
+                    return Ok(mount);
+                }
+                Err(Errno::EEXIST) => {}
+                Err(errno) => {
+                    return Err(RestoreError::call(
+                        "mkdirat",
+                        Text(&mount).to_string(),
+                        errno,
+                    ));
+                }
+            }
+        }
+        Err(RestoreError::call(
+            "mkdirat",
+            Text(&mount).to_string(),
+            Errno::EEXIST,
+        ))
+    }
+
+    fn fresh_name(&mut self) -> CString {
+        self.n_names += 1;
+        c_string(self.n_names.to_string().as_bytes()).expect("no NUL in a number")
+    }
+
+    /// A file that never had a name, in the directory that it was opened in.
+    fn unnamed(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
+        let inode = &self.image.inodes[place.inode as usize];
+        let impossible = |what| RestoreError::new(RestoreErrorKind::Impossible(what));
+        let ghost = inode
+            .ghost
+            .as_ref()
+            .ok_or_else(|| impossible("a file without name, linked"))?;
+        let first = self.image.files.iter().position(|file| {
+            matches!(file.object, Some(Object::Place(place)) if place == index)
+                && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
+        });
+        let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
+        let folder = self
+            .tree
+            .open(&place.path, libc::O_PATH | libc::O_DIRECTORY)?;
+        let state = &self.image.files[first];
+        let flags = state.flags.cast_signed() & !libc::O_ASYNC | libc::O_CLOEXEC;
+        let flags = flags & !libc::O_APPEND;
+        let made = raw::open(&link_to(&folder), flags, inode.mode & 0o7777)
+            .and_then(path::owned)
+            .context("open", "O_TMPFILE")?;
+        fill(&made, ghost)?;
+        let found = raw::open(&link_to(&made), libc::O_PATH | libc::O_CLOEXEC, 0)
+            .and_then(path::owned)
+            .context("open", "O_PATH")?;
+        let stat = path::stat(&found, c"").context("statx", "")?;
+        if (stat.uid, stat.gid) != (ghost.uid, ghost.gid) {
+            raw::fchown(made.as_raw_fd(), ghost.uid, ghost.gid).context("fchown", "")?;
+            raw::fchmod(made.as_raw_fd(), inode.mode & 0o7777).context("fchmod", "")?;
+        }
+        set_xattrs(&link_to(&found), ghost, |path, name, value| {
+            raw::setxattr(path, name, value, 0).map(drop)
+        })?;
+        raw::utimensat(libc::AT_FDCWD, Some(&link_to(&found)), &times(ghost), 0)
+            .context("utimensat", "")?;
+        finish(&made, state)?;
+        self.stage.put(first, &made)?;
+        drop(made);
+        let others = self.image.files.iter().enumerate().filter(|(other, file)| {
+            *other != first && matches!(file.object, Some(Object::Place(place)) if place == index)
+        });
+        for (other, state) in others {
+            let opened = open_again(&found, state, inode.mode)?;
+            finish(&opened, state)?;
+            self.stage.put(other, opened)?;
+        }
+        self.ghosts.by_place.insert(index, found);
+        Ok(())
+    }
+
+    /// Removes every name that was made, puts back what had it, and the times of directories.
+    fn clear(&mut self) -> Result<(), RestoreError> {
+        let mut first = Ok(());
+        let mut keep = |result: Result<(), RestoreError>| {
+            if first.is_ok() {
+                first = result;
+            }
+        };
+        while let Some(placed) = self.placed.pop() {
+            keep(self.remove(&placed));
+        }
+        for (_, workroom) in self.workrooms.drain() {
+            keep(leave(&workroom));
+        }
+        for (folder, stat) in self.touched.drain(..) {
+            let times = [stat.accessed, stat.modified];
+            let set = raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), &times, 0);
+            keep(set.map(drop).context("utimensat", ""));
+        }
+        first
+    }
+
+    fn remove(&self, placed: &Placed) -> Result<(), RestoreError> {
+        if let Some((file, times)) = &placed.times {
+            let link = link_to(file);
+            raw::utimensat(libc::AT_FDCWD, Some(&link), times, 0).context("utimensat", "")?;
+        }
+        let folder = placed.folder.as_raw_fd();
+        let unlink = || {
+            let flags = if placed.is_directory {
+                libc::AT_REMOVEDIR
+            } else {
+                0
+            };
+            raw::unlinkat(folder, &placed.name, flags)
+                .map(drop)
+                .context("unlinkat", "")
+        };
+        let Some((mount, name, other_is_directory)) = &placed.displaced else {
+            return unlink();
+        };
+        if *other_is_directory != placed.is_directory {
+            unlink()?;
+        }
+        let room = self.workrooms[mount].room.as_raw_fd();
+        raw::renameat2(room, name, folder, &placed.name, 0)
+            .map(drop)
+            .context("renameat2", "back")
+    }
+}
+
+/// Removes a workroom. Only a failure leaves something in it: then it is emptied first, which
+/// whoever watches its parent hears. What was displaced is back by now, or stays.
+fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
+    let parent = workroom.parent.as_raw_fd();
+    let remove = || raw::unlinkat(parent, &workroom.name, libc::AT_REMOVEDIR).map(drop);
+    if remove() != Err(Errno::ENOTEMPTY) {
+        return Ok(());
+    }
+    let path = crate::sys::handle::proc_path(&workroom.room);
+    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = c_string(entry.file_name().as_encoded_bytes())?;
+        let stat = path::stat(&workroom.room, &name).context("statx", "")?;
+        let is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
+        let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
+        raw::unlinkat(workroom.room.as_raw_fd(), &name, flags).context("unlinkat", "")?;
+    }
+    remove().context("rmdir", "of our own directory")
+}
+
+/// Makes an inode with its content, readable by whoever opens it now.
+fn create(room: &OwnedFd, name: &CStr, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
+            let file = open_beneath(room, name, flags, 0o700).context("open", "O_CREAT")?;
+            fill(&file, ghost)
+        }
+        libc::S_IFDIR => path::make_directory(room, name, 0o700).context("mkdirat", ""),
+        libc::S_IFLNK => {
+            let target = c_string(&ghost.target)?;
+            path::make_link(&target, room, name).context("symlinkat", "")
+        }
+        kind => path::make_node(room, name, kind | 0o700, ghost.device).context("mknodat", ""),
+    }
+}
+
+fn fill(file: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
+    let number = |value: u64| {
+        i64::try_from(value)
+            .map_err(|_| Errno::EFBIG)
+            .context("size", "")
+    };
+    let fd = file.as_raw_fd();
+    if ghost.size > 0 {
+        raw::ftruncate(fd, number(ghost.size)?).context("ftruncate", "")?;
+    }
+    for extent in &ghost.extents {
+        let (offset, length) = (number(extent.offset)?, number(extent.length)?);
+        if extent.content.is_empty() {
+            raw::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, offset, length)
+                .context("fallocate", "")?;
+            continue;
+        }
+        let mut at = 0;
+        while at < extent.content.len() {
+            let position = offset + i64::try_from(at).expect("no longer than a file");
+            let written = raw::pwrite(fd, &extent.content[at..], position).context("pwrite", "")?;
+            at += usize::try_from(written).expect("a size");
+        }
+    }
+    Ok(())
+}
+
+/// Owner, permissions, attributes and times, in the order in which none undoes another.
+fn set_attributes(
+    room: &OwnedFd,
+    name: &CStr,
+    mode: u32,
+    ghost: &Ghost,
+) -> Result<(), RestoreError> {
+    path::own(room, name, ghost.uid, ghost.gid).context("chown", "")?;
+    let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
+    if !is_link {
+        path::set_mode(room, name, mode & 0o7777).context("chmod", "")?;
+    }
+    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
+    set_xattrs(&c_string(&path)?, ghost, path::set_xattr)?;
+    let fd = room.as_raw_fd();
+    raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
+        .map(drop)
+        .context("utimensat", "")
+}
+
+fn set_xattrs(
+    path: &CStr,
+    ghost: &Ghost,
+    set: impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
+) -> Result<(), RestoreError> {
+    for xattr in &ghost.xattrs {
+        let name = c_string(&xattr.name)?;
+        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name).to_string())?;
+    }
+    Ok(())
+}
+
+fn times(ghost: &Ghost) -> [(i64, i64); 2] {
+    let (accessed, modified) = (ghost.accessed, ghost.modified);
+    [(accessed.sec, accessed.nsec), (modified.sec, modified.nsec)]
+}
+
+fn duplicate(file: impl AsFd) -> Result<OwnedFd, RestoreError> {
+    crate::sys::descriptor::duplicate_above(file, 0).context("fcntl", "F_DUPFD_CLOEXEC")
+}

@@ -1,0 +1,147 @@
+//! The files that an image names, reached without going where it leads.
+//!
+//! Every path of an image is resolved below one directory, with `RESOLVE_BENEATH` and without
+//! following any link, magic ones included. A path that the kernel printed has no link in it, so
+//! nothing is lost; a forged one goes nowhere else.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use fsnotify::handle::FileHandle;
+use nix::errno::Errno;
+
+use super::RestoreOptions;
+use super::error::{Context, RestoreError, RestoreErrorKind};
+use crate::dump::boot_id;
+use crate::image::{Image, Inode, Place, PlaceKind, Text};
+use crate::sys::handle;
+use crate::sys::path::{self, bare_tree, open_beneath};
+
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// Whether inode numbers and handles of the image still mean what they meant.
+    same_boot: bool,
+}
+
+impl Tree {
+    pub(super) fn new(image: &Image, options: &RestoreOptions) -> Result<Self, RestoreError> {
+        let root =
+            handle::open_path(&options.root).context("open", options.root.display().to_string())?;
+        let same_boot = !image.boot_id.is_empty() && image.boot_id == boot_id();
+        Ok(Self { root, same_boot })
+    }
+
+    /// Opens a path that an image names.
+    pub(super) fn open(&self, path: &[u8], flags: i32) -> Result<OwnedFd, RestoreError> {
+        open_beneath(&self.root, &relative(path)?, flags, 0).context("open", Text(path).to_string())
+    }
+
+    /// Opens a place that is there, with `O_PATH`, and makes sure that it is the one.
+    pub(super) fn find(&self, image: &Image, place: &Place) -> Result<OwnedFd, RestoreError> {
+        let inode = &image.inodes[place.inode as usize];
+        let file = match place.kind() {
+            PlaceKind::Named => self.open(&place.path, libc::O_PATH)?,
+            PlaceKind::Hidden => self.find_hidden(place, inode)?,
+            PlaceKind::Gone | PlaceKind::Unnamed => {
+                let what = "a ghost that no descriptor holds";
+                return Err(RestoreError::new(RestoreErrorKind::Impossible(what)));
+            }
+        };
+        self.verify(&file, inode)
+            .map_err(|error| error.at(&Text(&place.path).to_string()))?;
+        Ok(file)
+    }
+
+    fn verify(&self, file: &OwnedFd, inode: &Inode) -> Result<(), RestoreError> {
+        let stat = path::stat(file, c"").context("statx", "")?;
+        let (found, expected) = (stat.ino, inode.ino);
+        if self.same_boot && found != expected {
+            return Err(RestoreError::new(RestoreErrorKind::OtherInode {
+                found,
+                expected,
+            }));
+        }
+        if inode.mode != 0 && (stat.mode ^ inode.mode) & libc::S_IFMT != 0 {
+            return Err(RestoreError::new(RestoreErrorKind::OtherType));
+        }
+        Ok(())
+    }
+
+    /// By handle on its mount; else by its path under what is mounted over it.
+    fn find_hidden(&self, place: &Place, inode: &Inode) -> Result<OwnedFd, RestoreError> {
+        let mount = self.open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
+        if let Some(handle) = file_handle(inode).filter(|_| self.same_boot)
+            && let Ok(file) = open_handle(&mount, &handle)
+        {
+            return Ok(file);
+        }
+        let below = place
+            .path
+            .strip_prefix(&place.mount[..])
+            .unwrap_or(&place.path);
+        let below = [b"/", below.strip_prefix(b"/").unwrap_or(below)].concat();
+        let bare = bare_tree(&mount, c".")
+            .or_else(|_| path::bare_tree(&mount, c""))
+            .context("open_tree", Text(&place.mount).to_string())?;
+        open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0)
+            .context("open", Text(&place.path).to_string())
+    }
+
+    /// Opens an inode of which some name is gone: by another name, or by its handle.
+    pub(super) fn find_linked(
+        &self,
+        place: &Place,
+        inode: &Inode,
+    ) -> Result<OwnedFd, RestoreError> {
+        let file = if inode.other_name.is_empty() {
+            let mount = self.open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
+            let handle = file_handle(inode)
+                .filter(|_| self.same_boot)
+                .ok_or(Errno::ESTALE);
+            handle
+                .and_then(|handle| open_handle(&mount, &handle))
+                .context("open_by_handle_at", Text(&place.path).to_string())?
+        } else {
+            self.open(&inode.other_name, libc::O_PATH)?
+        };
+        self.verify(&file, inode)
+            .map_err(|error| error.at(&Text(&inode.other_name).to_string()))?;
+        Ok(file)
+    }
+}
+
+/// The working directory is where a handle can be opened with no more than `O_PATH`; a restore
+/// sets it last.
+fn open_handle(mount: &OwnedFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
+    nix::unistd::fchdir(mount)?;
+    handle::open_here(handle, 0).or_else(|_| handle::open_here(handle, libc::O_DIRECTORY))
+}
+
+fn file_handle(inode: &Inode) -> Option<FileHandle> {
+    let handle = inode.handle.as_ref()?;
+    FileHandle::new(handle.kind, &handle.bytes).ok()
+}
+
+/// Directory and name of a path that is not the root.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(0) | None => (b"/", path.strip_prefix(b"/").unwrap_or(path)),
+        Some(at) => (&path[..at], &path[at + 1..]),
+    }
+}
+
+fn relative(path: &[u8]) -> Result<CString, RestoreError> {
+    let below = path.strip_prefix(b"/").unwrap_or(path);
+    c_string(if below.is_empty() { b"." } else { below })
+}
+
+pub(super) fn c_string(bytes: &[u8]) -> Result<CString, RestoreError> {
+    path::c_path(bytes).context("path", Text(bytes).to_string())
+}
+
+/// A path of /proc that leads to the very file.
+pub(super) fn link_to(file: impl AsFd) -> CString {
+    let path = handle::proc_path(file);
+    path::c_path(path.as_os_str().as_encoded_bytes()).expect("no NUL in a number")
+}
