@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use scenario::{Expect, Known, Loss, Outcome, Place, Scenario, Transcript};
-use verify::{Difference, Verdict};
+use verify::{Difference, Verdict, model};
 
 use crate::engine::EngineSpec;
 use crate::gate;
@@ -153,6 +153,9 @@ fn compare(
     if let Some(reason) = unexpected(&case.scenario, &first) {
         return Verdict::Broken(format!("control: {reason}"));
     }
+    if let Some(reason) = contradicted(&case.scenario, &first) {
+        return Verdict::Broken(format!("control: {reason}"));
+    }
     report.control = Some(first);
     let restored = match sandbox::run(&job(engine), programs) {
         Answer::Finished {
@@ -235,6 +238,16 @@ fn known(case: &Case, engine: &EngineSpec) -> Vec<Known> {
         .filter(|known| engine.is_meant(known))
         .cloned()
         .collect()
+}
+
+/// Where control did not do what the model of inotify says, in both words. A judgement that rests
+/// on a wrong understanding of the kernel says nothing about an engine.
+fn contradicted(scenario: &Scenario, control: &Transcript) -> Option<String> {
+    let settings = Machine::here().model_settings()?;
+    let prediction = model::predict(scenario, settings).ok()?;
+    let disagreements = model::compare(scenario, &prediction, control);
+    let first = disagreements.first()?;
+    Some(format!("not as the model of inotify says\n{first}"))
 }
 
 /// The first result of control that is not what its step says.

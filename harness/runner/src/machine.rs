@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use nix::unistd::geteuid;
 use scenario::{Need, Requirement};
+use verify::model::{self, Settings};
 
 /// Facts about kernel and caller, looked up once.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Machine {
     /// Effective capabilities of this process.
     capabilities: u64,
     filesystems: Vec<String>,
+    /// Events that a queue holds before it overflows.
+    max_queued_events: usize,
 }
 
 impl Machine {
@@ -30,6 +33,7 @@ impl Machine {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let queued = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
         Self {
             kernel: version(release.trim()).unwrap_or((0, 0)),
             release: release.trim().to_owned(),
@@ -43,6 +47,10 @@ impl Machine {
                 .lines()
                 .filter_map(|line| line.split_whitespace().last().map(str::to_owned))
                 .collect(),
+            max_queued_events: queued
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(Settings::default().max_queued_events),
         }
     }
 
@@ -78,6 +86,15 @@ impl Machine {
                 &format!("the world is a tmpfs, not {name}"),
             ),
         }
+    }
+
+    /// What the model of inotify has to know of this machine; none where it was never held against
+    /// a kernel like this one.
+    #[must_use]
+    pub fn model_settings(&self) -> Option<Settings> {
+        (self.kernel >= model::OLDEST_KERNEL).then_some(Settings {
+            max_queued_events: self.max_queued_events,
+        })
     }
 
     fn has_capability(&self, name: &str) -> bool {

@@ -17,6 +17,10 @@ use scenario::{Event, Fact, Outcome, Place, Scenario, Step, Transcript};
 
 pub use execute::Model;
 
+/// The oldest kernel that the model was held against. Order and merging of events are details that
+/// kernels have changed before, so nothing is claimed of older ones.
+pub const OLDEST_KERNEL: (u32, u32) = (6, 18);
+
 /// What of the machine the model has to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
