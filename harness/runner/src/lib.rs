@@ -3,6 +3,7 @@
 //! A scenario is run in sandboxes ([`sandbox`]), cut by an engine ([`engine`]), watched from outside
 //! ([`survey`], [`bystander`]), and what was seen is put in order ([`observe`]), compared and judged
 //! ([`case`]), and held against its snapshot ([`gate`]).
+//! What came of a whole run is told as a table or as a file ([`report`]).
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ pub mod job;
 pub mod machine;
 pub mod observe;
 pub mod park;
+pub mod report;
 pub mod sandbox;
 pub mod suite;
 pub mod survey;

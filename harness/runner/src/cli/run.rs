@@ -14,6 +14,7 @@ use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::{Commands, Criu, EngineSpec};
 use crate::gate;
+use crate::report::{self, Results};
 use crate::sandbox::Programs;
 use crate::suite::{self, Case};
 
@@ -51,6 +52,15 @@ pub(super) struct Args {
     /// always shown.
     #[arg(long)]
     show: bool,
+    /// Write a report, of the form that the ending says: .html, .xml (JUnit), .tap, .json.
+    #[arg(long, value_name = "FILE", value_parser = report_path)]
+    report: Vec<PathBuf>,
+}
+
+/// A form that is not known is said before anything runs.
+fn report_path(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    report::Form::of(&path).map(|_| path)
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
@@ -94,6 +104,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         }
     }
     anstream::println!("{}", summary(&reports, &engine, wall));
+    publish(args, &cases, &reports, wall)?;
     let worst = reports
         .iter()
         .map(|report| report.verdict.exit_code())
@@ -111,6 +122,18 @@ fn engine(args: &Args) -> EngineSpec {
         }),
         (engine, ..) => engine.clone(),
     }
+}
+
+/// Writes the reports that were asked for, and what GitHub Actions shows.
+fn publish(args: &Args, cases: &[Case], reports: &[Report], wall: Duration) -> Result<(), String> {
+    let results = Results::of(cases.iter().zip(reports), wall);
+    for path in &args.report {
+        report::write(path, &results)?;
+    }
+    if let Some(annotations) = report::github::publish(&results)? {
+        anstream::print!("{annotations}");
+    }
+    Ok(())
 }
 
 /// Runs the cases on as many threads as there are jobs; reports in the order of the cases.
