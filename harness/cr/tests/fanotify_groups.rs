@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use cr::fanotify::dump::{RefusalKind, Source, drain, inspect};
+use cr::fanotify::dump::{Refusal, Source, drain, inspect};
 use cr::fanotify::{blocked, hidden, restore};
 use cr::sys::fanotify::{
     Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event, respond,
@@ -33,6 +33,7 @@ fn text(group: &OwnedFd) -> String {
 fn source(group: &OwnedFd) -> Source<'_> {
     let (pid, fd) = (thread_id(), group.as_raw_fd());
     Source {
+        name: "fd 1",
         pid,
         fd,
         group: group.as_fd(),
@@ -209,7 +210,7 @@ fn unread_events_are_listed_and_an_overflow_is_kept() {
                     panic!("{losses:?}")
                 };
                 assert!(
-                    loss.contains("queue of fd") && loss.contains("FAN_OPEN"),
+                    loss.contains("queue of fd 1:") && loss.contains("FAN_OPEN"),
                     "{loss}"
                 );
                 let file = flags != libc::FAN_REPORT_DIR_FID;
@@ -271,7 +272,7 @@ fn a_waiting_process_is_named_and_goes_on_waiting() {
 
         for _ in 0..2 {
             let refusal = inspect(source(&group), world).unwrap_err();
-            let RefusalKind::Waiting(waiting) = &refusal.kind else {
+            let Refusal::Waiting(waiting) = &refusal else {
                 panic!("{refusal}")
             };
             assert_eq!(waiting.tid, opener.pid());

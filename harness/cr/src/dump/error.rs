@@ -5,6 +5,9 @@ use std::io;
 
 use nix::errno::Errno;
 
+use crate::fanotify::blocked::Waiting;
+use crate::fanotify::dump::Refusal;
+
 /// What could not be dumped, and where it is.
 #[derive(Debug)]
 pub struct DumpError {
@@ -25,6 +28,10 @@ pub enum DumpErrorKind {
     TooLarge { bytes: u64, limit: u64 },
     /// Nothing known leads to a watched inode.
     NoPath { ino: u64, major: u32, minor: u32 },
+    /// A fanotify group that is not dumped.
+    Fanotify(Refusal),
+    /// A process that cannot be stopped, since it waits for a permission listener's answer.
+    Waiting(Waiting),
     /// A text of /proc that is not understood.
     Text(String),
     /// A call failed on an operand.
@@ -93,6 +100,8 @@ impl fmt::Display for DumpError {
                     "no handle or path leads to inode {ino} of device {major}:{minor}"
                 )
             }
+            DumpErrorKind::Fanotify(refusal) => refusal.fmt(f),
+            DumpErrorKind::Waiting(waiting) => waiting.fmt(f),
             DumpErrorKind::Text(text) => write!(f, "not understood: {text}"),
             DumpErrorKind::Call {
                 call,

@@ -1,11 +1,21 @@
-//! Watches of the inotify groups, and the places that they are on.
+//! Watches and marks of the groups, and the places that they are on.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use fsnotify::fdinfo::{Body, Kind};
+use fsnotify::handle::FileHandle;
+use fsnotify::{Ino, Sdev};
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, group_info};
 use super::places::Places;
-use crate::image::{Image, Inotify, Object, Watch};
+use crate::Loss;
+use crate::fanotify::dump::{Source, inspect};
+use crate::fanotify::plan::Kind as MarkedKind;
+use crate::image::{Fanotify, Image, Inotify, LossRecord, Object, Text, Watch};
+use crate::sys::handle;
 
 /// Fills the groups in [`Image::files`].
 pub(super) fn collect(
@@ -24,7 +34,9 @@ pub(super) fn collect(
                 image.files[index].object = Some(Object::Inotify(group));
             }
             Some(Object::Fanotify(_)) => {
-                return Err(DumpError::not_supported(&group.place, "fanotify"));
+                let (state, losses) = fanotify(image, places, group)?;
+                image.files[index].object = Some(Object::Fanotify(state));
+                image.lost.extend(losses.into_iter().map(LossRecord::from));
             }
             Some(Object::Place(_) | Object::Epoll(_)) | None => {}
         }
@@ -54,4 +66,71 @@ fn watches(image: &mut Image, places: &mut Places, group: &Held) -> Result<Vec<W
         });
     }
     Ok(resolved)
+}
+
+fn fanotify(
+    image: &mut Image,
+    places: &mut Places,
+    group: &Held,
+) -> Result<(Fanotify, Vec<Loss>), DumpError> {
+    let tree = pids(image);
+    let source = source(group, &tree);
+    inspect(source, &mut Marked { image, places })
+        .map_err(|refusal| DumpError::new(&group.place, DumpErrorKind::Fanotify(refusal)))
+}
+
+/// Every process of the dump that still lives.
+pub(super) fn pids(image: &Image) -> Vec<i32> {
+    let live = image.processes.iter();
+    let live = live.filter(|process| process.exited.is_none());
+    live.map(|process| process.pid).collect()
+}
+
+pub(super) fn source<'a>(group: &'a Held, tree: &'a [i32]) -> Source<'a> {
+    Source {
+        name: &group.place,
+        pid: group.pid.as_raw(),
+        fd: group.fd,
+        group: group.file.as_fd(),
+        tree,
+    }
+}
+
+/// Places for marks.
+struct Marked<'a> {
+    image: &'a mut Image,
+    places: &'a mut Places,
+}
+
+impl crate::fanotify::dump::Places for Marked<'_> {
+    fn of_inode(
+        &mut self,
+        ino: Ino,
+        sdev: Sdev,
+        handle: &FileHandle,
+    ) -> Result<(u32, MarkedKind), String> {
+        let place = self
+            .places
+            .of_inode(self.image, sdev.0, ino.0, Some(handle));
+        let place = place.map_err(|error| error.to_string())?;
+        let place = place.ok_or("no handle or path leads to it")?;
+        let inode = self.image.places[place as usize].inode;
+        let kind = match self.image.inodes[inode as usize].mode & libc::S_IFMT {
+            libc::S_IFDIR => MarkedKind::Directory,
+            _ => MarkedKind::File,
+        };
+        Ok((place, kind))
+    }
+
+    fn of_path(&mut self, path: &[u8]) -> Result<u32, String> {
+        let path = OsStr::from_bytes(path);
+        let file = handle::open_path(path.as_ref()).map_err(|errno| errno.to_string())?;
+        let flags = libc::O_PATH.cast_unsigned();
+        let place = self.places.of_file(self.image, &file, flags);
+        place.map_err(|error| error.to_string())
+    }
+
+    fn name(&self, place: u32) -> String {
+        Text(&self.image.places[place as usize].path).to_string()
+    }
 }

@@ -11,8 +11,9 @@ use super::QueuePolicy;
 use super::declare;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
-use crate::image::{Image, Object};
-use crate::{Loss, queue};
+use super::group::{pids, source};
+use crate::image::{Fanotify, Image, Object};
+use crate::{Loss, fanotify, queue};
 
 /// Fills the queues and cursors of the groups.
 pub(super) fn take(image: &mut Image, held: &[Held], policy: QueuePolicy) -> Result<(), DumpError> {
@@ -27,6 +28,38 @@ pub(super) fn take(image: &mut Image, held: &[Held], policy: QueuePolicy) -> Res
         }
         taken.push(index);
     }
+    // Last: nothing puts these events back.
+    for (index, group) in held.iter().enumerate() {
+        if let Some(Object::Fanotify(state)) = &image.files[index].object {
+            let state = state.clone();
+            if let Err(error) = take_fanotify(image, index, state, group, policy) {
+                put_back(image, held, &taken);
+                return Err(error.at(&group.place));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take_fanotify(
+    image: &mut Image,
+    index: usize,
+    mut state: Fanotify,
+    group: &Held,
+    policy: QueuePolicy,
+) -> Result<(), DumpError> {
+    let failed = |errno| DumpError::on("FIONREAD", "", errno);
+    let unread = crate::sys::watch::unread(group.file.as_fd()).map_err(failed)?;
+    if policy == QueuePolicy::Refuse && unread > 0 {
+        return Err(DumpError::new("", DumpErrorKind::Unread { bytes: unread }));
+    }
+    let tree = pids(image);
+    let losses = fanotify::dump::drain(source(group, &tree), &mut state)
+        .map_err(|refusal| DumpError::new("", DumpErrorKind::Fanotify(refusal)))?;
+    for loss in losses {
+        declare(image, loss);
+    }
+    image.files[index].object = Some(Object::Fanotify(state));
     Ok(())
 }
 

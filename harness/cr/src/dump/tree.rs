@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
+use crate::fanotify::blocked::waits;
 use crate::image::{Image, PendingSignal, Process};
 use crate::sys::{handle, trace};
 
@@ -78,7 +79,11 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
         // Field 52 of proc_pid_stat(5), of which the third is the first here.
         'Z' => process.exited = Some(number(49)?),
         'T' | 't' => live(pid, scope, &mut process)?,
-        _ => return Err(DumpError::new("", DumpErrorKind::NotStopped(state))),
+        _ => {
+            let waiting = waits(pid.as_raw()).map(DumpErrorKind::Waiting);
+            let kind = waiting.unwrap_or(DumpErrorKind::NotStopped(state));
+            return Err(DumpError::new("", kind));
+        }
     }
     Ok(process)
 }

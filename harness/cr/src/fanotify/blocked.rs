@@ -34,7 +34,7 @@ impl fmt::Display for Waiting {
             self.tid, self.name
         )?;
         match &self.file {
-            Some(file) => write!(f, " about {}", file.display()),
+            Some(file) => write!(f, " to use {}", file.display()),
             None => Ok(()),
         }
     }
@@ -47,17 +47,24 @@ pub fn waiting() -> Vec<Waiting> {
     for process in numbers(Path::new("/proc")) {
         // A task that ends meanwhile does not wait.
         for tid in numbers(Path::new(&format!("/proc/{process}/task"))) {
-            let task = PathBuf::from(format!("/proc/{process}/task/{tid}"));
-            let place = fs::read(task.join("wchan")).unwrap_or_default();
-            if place.starts_with(b"fanotify_") {
-                let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-                let name = name.trim_end().to_owned();
-                let file = wanted(&task).and_then(|link| fs::canonicalize(link).ok());
-                found.push(Waiting { tid, name, file });
-            }
+            found.extend(waits(tid));
         }
     }
     found
+}
+
+/// A task, if it waits for an answer of some permission listener.
+#[must_use]
+pub fn waits(tid: i32) -> Option<Waiting> {
+    let task = PathBuf::from(format!("/proc/{tid}"));
+    let place = fs::read(task.join("wchan")).ok()?;
+    if !place.starts_with(b"fanotify_") {
+        return None;
+    }
+    let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+    let name = name.trim_end().to_owned();
+    let file = wanted(&task).and_then(|link| fs::canonicalize(link).ok());
+    Some(Waiting { tid, name, file })
 }
 
 /// The first of `waiting` that a group with these marks may have to answer. A file that cannot be

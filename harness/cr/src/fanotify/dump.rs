@@ -22,6 +22,8 @@ use crate::loss::Loss;
 /// A group to dump.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
+    /// How messages and losses call it: `fd 5`, `process 12: fd 5`.
+    pub name: &'a str,
     pub pid: i32,
     /// Its number in that process.
     pub fd: i32,
@@ -51,17 +53,14 @@ pub trait Places {
     ///
     /// Why there is none, in words.
     fn of_path(&mut self, path: &[u8]) -> Result<u32, String>;
+
+    /// The path of a place, for messages.
+    fn name(&self, place: u32) -> String;
 }
 
-/// Why a group is not dumped; it is as it was before.
+/// Why a group is not dumped.
 #[derive(Debug)]
-pub struct Refusal {
-    fd: i32,
-    pub kind: RefusalKind,
-}
-
-#[derive(Debug)]
-pub enum RefusalKind {
+pub enum Refusal {
     Read(io::Error),
     Text(fdinfo::ParseError),
     /// The descriptor is of no fanotify group.
@@ -87,23 +86,23 @@ pub enum RefusalKind {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fd {}: fanotify: ", self.fd)?;
-        match &self.kind {
-            RefusalKind::Read(error) => write!(f, "fdinfo: {error}"),
-            RefusalKind::Text(error) => write!(f, "fdinfo: {error}"),
-            RefusalKind::OtherKind => f.write_str("not a fanotify group"),
-            RefusalKind::NoHandle { ino, sdev } => write!(
+        f.write_str("fanotify: ")?;
+        match self {
+            Self::Read(error) => write!(f, "fdinfo: {error}"),
+            Self::Text(error) => write!(f, "fdinfo: {error}"),
+            Self::OtherKind => f.write_str("not a fanotify group"),
+            Self::NoHandle { ino, sdev } => write!(
                 f,
                 "inode {} of device {}:{} has no file handle: its superblock is busy",
                 ino.0,
                 sdev.major(),
                 sdev.minor()
             ),
-            RefusalKind::Target { target, reason } => write!(f, "{target}: {reason}"),
-            RefusalKind::Unknown(what) => write!(f, "{what}: not known to this program"),
-            RefusalKind::Waiting(waiting) => waiting.fmt(f),
-            RefusalKind::Call(call, errno) => write!(f, "{call}: {errno}"),
-            RefusalKind::Queue(error) => error.fmt(f),
+            Self::Target { target, reason } => write!(f, "{target}: {reason}"),
+            Self::Unknown(what) => write!(f, "{what}: not known to this program"),
+            Self::Waiting(waiting) => waiting.fmt(f),
+            Self::Call(call, errno) => write!(f, "{call}: {errno}"),
+            Self::Queue(error) => error.fmt(f),
         }
     }
 }
@@ -124,27 +123,19 @@ pub fn inspect(
     source: Source<'_>,
     places: &mut dyn Places,
 ) -> Result<(Fanotify, Vec<Loss>), Refusal> {
-    let refuse = |kind| Refusal {
-        fd: source.fd,
-        kind,
-    };
-    let (flags, event_flags, marks) = read_settled(source).map_err(refuse)?;
+    let (flags, event_flags, marks) = read_settled(source)?;
     if flags.unknown().0 != 0 {
-        return Err(refuse(RefusalKind::Unknown(format!("group flags {flags}"))));
+        return Err(Refusal::Unknown(format!("group flags {flags}")));
     }
     if flags.0 & InitFlags::CLASS.0 != 0
         && let Some(waiting) = blocked::concerned(&blocked::waiting(), &marks)
     {
-        return Err(refuse(RefusalKind::Waiting(waiting.clone())));
+        return Err(Refusal::Waiting(waiting.clone()));
     }
-    let mounts = Mounts::of(source.pid).map_err(|e| refuse(RefusalKind::Read(e)))?;
-    let audited = if hidden::audited(source.group) {
-        libc::FAN_ENABLE_AUDIT
-    } else {
-        0
-    };
+    let mounts = Mounts::of(source.pid).map_err(Refusal::Read)?;
+    let audited = hidden::audited(source.group);
     let mut group = Fanotify {
-        init_flags: flags.0 | audited,
+        init_flags: flags.0 | if audited { libc::FAN_ENABLE_AUDIT } else { 0 },
         event_flags: event_flags.0,
         ..Fanotify::default()
     };
@@ -153,57 +144,73 @@ pub fn inspect(
         let target = describe(mark);
         let unknown = MarkFlags(mark.flags.0 & !MarkFlags::SHOWN.0);
         if unknown.0 != 0 || mark.mask.unknown().0 | mark.ignored_mask.unknown().0 != 0 {
-            return Err(refuse(RefusalKind::Unknown(format!(
-                "mark on {target}: a bit of it"
-            ))));
+            return Err(Refusal::Unknown(format!("a bit of the mark on {target}")));
         }
-        let found = find(source, &mounts, mark, places);
-        let (kind, place) = found.map_err(|reason| {
-            refuse(RefusalKind::Target {
+        let (kind, place) =
+            find(source, &mounts, mark, places).map_err(|reason| Refusal::Target {
                 target: target.clone(),
                 reason,
-            })
-        })?;
-        let mut kept = *mark;
-        if ends_with_next_write(source, mark) {
-            losses.push(Loss::new(
-                3,
-                format!(
-                    "fd {}: ignored mask {} of the mark on {target}",
-                    source.fd, kept.ignored_mask
-                ),
-                "it lasts until the file is written, and the kernel takes no such mask while the \
-                 file is open for writing",
-            ));
-            kept.ignored_mask = Mask(0);
-            if kept.mask.0 == 0 {
-                continue;
-            }
-        }
-        let made = plan::plan(flags, kind, kept.flags, kept.mask, kept.ignored_mask);
-        if let Err(plan::Unmakeable) = made {
-            losses.push(Loss::new(
-                3,
-                format!("fd {}: mark on {target}", source.fd),
-                "it reports nothing and ignores nothing any more, and no call makes it so",
-            ));
-            continue;
-        }
-        group.marks.push(Mark {
-            kind: match kind {
-                Kind::Directory | Kind::File => MarkKind::Inode,
-                Kind::Mount => MarkKind::Mount,
-                Kind::Filesystem => MarkKind::Filesystem,
-                Kind::MountNamespace => MarkKind::MountNamespace,
-            }
-            .into(),
-            place,
-            flags: kept.flags.0,
-            mask: kept.mask.0,
-            ignored_mask: kept.ignored_mask.0,
-        });
+            })?;
+        let target = place.map_or(target, |place| places.name(place));
+        group.marks.extend(keep(
+            source,
+            flags,
+            mark,
+            (kind, place),
+            &target,
+            &mut losses,
+        ));
     }
     Ok((group, losses))
+}
+
+/// A mark as the image has it; none if it cannot be made again, which is declared.
+fn keep(
+    source: Source<'_>,
+    group: InitFlags,
+    mark: &fdinfo::Mark,
+    (kind, place): (Kind, Option<u32>),
+    target: &str,
+    losses: &mut Vec<Loss>,
+) -> Option<Mark> {
+    let name = source.name;
+    let mut mark = *mark;
+    if ends_with_next_write(source, &mark) {
+        losses.push(Loss::new(
+            3,
+            format!(
+                "{name}: ignored mask {} of the mark on {target}",
+                mark.ignored_mask
+            ),
+            "it lasts until the file is written, and the kernel takes no such mask while the file \
+             is open for writing",
+        ));
+        mark.ignored_mask = Mask(0);
+        if mark.mask.0 == 0 {
+            return None;
+        }
+    }
+    if plan::plan(group, kind, mark.flags, mark.mask, mark.ignored_mask).is_err() {
+        losses.push(Loss::new(
+            3,
+            format!("{name}: mark on {target}"),
+            "it reports nothing and ignores nothing any more, and no call makes it so",
+        ));
+        return None;
+    }
+    let kind = match kind {
+        Kind::Directory | Kind::File => MarkKind::Inode,
+        Kind::Mount => MarkKind::Mount,
+        Kind::Filesystem => MarkKind::Filesystem,
+        Kind::MountNamespace => MarkKind::MountNamespace,
+    };
+    Some(Mark {
+        kind: kind.into(),
+        place,
+        flags: mark.flags.0,
+        mask: mark.mask.0,
+        ignored_mask: mark.ignored_mask.0,
+    })
 }
 
 /// Takes the queue and finds out what only an empty one shows. From here on the events are gone
@@ -213,25 +220,20 @@ pub fn inspect(
 ///
 /// [`Refusal`] if the queue cannot be read to its end.
 pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refusal> {
-    let refuse = |kind| Refusal {
-        fd: source.fd,
-        kind,
-    };
     let flags = InitFlags(group.init_flags);
     let unread = queue::drain(source.group, flags, &mut Namer::default());
-    let unread = unread.map_err(|error| refuse(RefusalKind::Queue(error)))?;
+    let unread = unread.map_err(Refusal::Queue)?;
     group.overflow = unread.overflow;
     group.unread = unread.events;
     let unprivileged = hidden::unprivileged(source.group, flags);
-    group.unprivileged =
-        unprivileged.map_err(|errno| refuse(RefusalKind::Call("event of our own", errno)))?;
-    Ok(queue::losses(source.fd, group))
+    group.unprivileged = unprivileged.map_err(|errno| Refusal::Call("event of our own", errno))?;
+    Ok(queue::losses(source.name, group))
 }
 
 type Shown = (InitFlags, fsnotify::fanotify::EventFlags, Vec<fdinfo::Mark>);
 
 /// The group as fdinfo shows it, with a handle for every inode.
-fn read_settled(source: Source<'_>) -> Result<Shown, RefusalKind> {
+fn read_settled(source: Source<'_>) -> Result<Shown, Refusal> {
     let mut tries = 0;
     loop {
         let shown = read(source)?;
@@ -248,24 +250,24 @@ fn read_settled(source: Source<'_>) -> Result<Shown, RefusalKind> {
         };
         tries += 1;
         if tries == HANDLE_TRIES {
-            return Err(RefusalKind::NoHandle { ino, sdev });
+            return Err(Refusal::NoHandle { ino, sdev });
         }
         // Nothing tells when a superblock is free again, so we ask at intervals.
         let _ = nix::poll::poll(&mut [], HANDLE_WAIT_MS);
     }
 }
 
-fn read(source: Source<'_>) -> Result<Shown, RefusalKind> {
+fn read(source: Source<'_>) -> Result<Shown, Refusal> {
     let text = fs::read(format!("/proc/{}/fdinfo/{}", source.pid, source.fd));
-    let text = text.map_err(RefusalKind::Read)?;
+    let text = text.map_err(Refusal::Read)?;
     let group = fdinfo::Group::parse_as(&text, GroupKind::Fanotify, Level::Strict);
-    match group.map_err(RefusalKind::Text)?.body {
+    match group.map_err(Refusal::Text)?.body {
         Body::Fanotify {
             flags,
             event_flags,
             marks,
         } => Ok((flags, event_flags, marks)),
-        Body::Inotify { .. } | Body::Unstated => Err(RefusalKind::OtherKind),
+        Body::Inotify { .. } | Body::Unstated => Err(Refusal::OtherKind),
     }
 }
 

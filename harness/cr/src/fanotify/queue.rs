@@ -200,7 +200,7 @@ fn text(event: &Event<'_>, link: Option<&[u8]>, namer: &mut Namer) -> String {
 }
 
 /// What of a drained queue a restore cannot bring back.
-pub(super) fn losses(fd: i32, group: &Fanotify) -> Vec<Loss> {
+pub(super) fn losses(name: &str, group: &Fanotify) -> Vec<Loss> {
     let flags = InitFlags(group.init_flags);
     let mut losses = Vec::new();
     if !group.unread.is_empty() {
@@ -208,7 +208,7 @@ pub(super) fn losses(fd: i32, group: &Fanotify) -> Vec<Loss> {
         let plural = if n_events == 1 { "event" } else { "events" };
         losses.push(Loss::new(
             4,
-            format!("queue of fd {fd}: {n_events} {plural}"),
+            format!("queue of {name}: {n_events} {plural}"),
             format!(
                 "only the objects themselves make them again: {}",
                 group.unread.join("; ")
@@ -218,7 +218,7 @@ pub(super) fn losses(fd: i32, group: &Fanotify) -> Vec<Loss> {
     if group.overflow && !can_overflow(flags) {
         losses.push(Loss::new(
             4,
-            format!("queue of fd {fd}: overflow event"),
+            format!("queue of {name}: overflow event"),
             "mount events fill the queue, and others hear those",
         ));
     }

@@ -131,6 +131,10 @@ impl Places for World {
         let root = self.root.clone();
         Ok(self.place(&root))
     }
+
+    fn name(&self, place: u32) -> String {
+        self.places[place as usize].display().to_string()
+    }
 }
 
 impl Objects for World {
