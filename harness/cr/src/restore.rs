@@ -92,12 +92,14 @@ impl Defect {
 }
 
 /// Which process of the image the caller is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// The pid that the image has for it.
     pub pid: i32,
     /// Set in a child: its own pid. The children return from [`restore`] as their parent does.
     pub child: Option<i32>,
+    /// Its own children that live; each is on its way back from [`restore`] in itself.
+    pub children: Vec<i32>,
 }
 
 /// Makes the calling process, which has one thread, what the image says. Returns in each process

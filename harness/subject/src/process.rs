@@ -74,8 +74,39 @@ struct Process<'a> {
 
 impl Process<'_> {
     fn restore(&mut self, image: &Path, defect: Option<&str>) -> io::Result<()> {
-        let _ = (image, defect);
-        Err(io::Error::other("restore is not there yet"))
+        let options = cr::RestoreOptions {
+            defect: defect.and_then(cr::Defect::parse),
+            ..cr::RestoreOptions::default()
+        };
+        let restored = cr::restore_file(image, &options).map_err(io::Error::other)?;
+        self.journal.catch_up(self.scenario)?;
+        self.next = self.journal.next_step();
+        if let Some(pid) = restored.child {
+            self.me = Some(self.child_name(i64::from(pid)).ok_or_else(|| {
+                io::Error::other(format!("the image has process {pid}, the log has not"))
+            })?);
+            // The main process continues each child when its turn comes.
+            self.park()?;
+            return self.my_turn();
+        }
+        for child in restored.children {
+            self.wait_parked(Pid::from_raw(child))?;
+        }
+        self.park()
+    }
+
+    /// The name of a child by the pid that `fork` returned.
+    fn child_name(&self, pid: i64) -> Option<Name> {
+        let forks = self
+            .scenario
+            .steps
+            .iter()
+            .filter(|step| step.call == Call::Fork);
+        let mut names = forks.filter_map(|step| match &step.expect {
+            scenario::Expect::Bind(name) => Some(name),
+            _ => None,
+        });
+        names.find(|name| self.journal.value(name) == pid).cloned()
     }
 
     /// Every step from here on: own ones are executed, those of a child are given to it.

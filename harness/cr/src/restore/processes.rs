@@ -90,9 +90,18 @@ pub(super) fn become_tree(
     }
     leave_stage(&common, process)?;
     signals(process)?;
+    let lives = |other: &&Process| other.parent == process.pid && other.exited.is_none();
+    let children = image
+        .processes
+        .iter()
+        .skip(1)
+        .filter(lives)
+        .map(|child| child.pid)
+        .collect();
     Ok(Restored {
         pid: process.pid,
         child: (me != 0).then_some(process.pid),
+        children,
     })
 }
 
