@@ -54,6 +54,24 @@ impl EngineSpec {
         }
     }
 
+    /// The options of `notifreeze run` that choose it, as a shell takes them.
+    #[must_use]
+    pub fn options(&self) -> String {
+        let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        match self {
+            Self::Control | Self::Builtin | Self::Saboteur(_) => format!("--engine {self}"),
+            Self::Criu(criu) => {
+                let program = criu.program.to_string_lossy();
+                format!("--engine criu --criu-bin {}", quote(&program))
+            }
+            Self::Command(commands) => format!(
+                "--engine command --dump {} --restore {}",
+                quote(&commands.dump),
+                quote(&commands.restore)
+            ),
+        }
+    }
+
     /// Whether a `known` header speaks of this engine, in this version.
     #[must_use]
     pub fn is_meant(&self, known: &Known) -> bool {
@@ -209,4 +227,31 @@ pub fn start_subject(
         pid,
     })
     .map_err(|error| format!("start the subject: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_choose_the_engine_again() {
+        let check = |engine: &EngineSpec, expected: &str| assert_eq!(engine.options(), expected);
+        check(&EngineSpec::Builtin, "--engine builtin");
+        let criu = Criu {
+            program: "/opt/it's/criu".into(),
+            probe: Ok("4.2".to_owned()),
+        };
+        check(
+            &EngineSpec::Criu(criu),
+            r"--engine criu --criu-bin '/opt/it'\''s/criu'",
+        );
+        let commands = Commands {
+            dump: "dump {pid}".to_owned(),
+            restore: "restore {images}".to_owned(),
+        };
+        check(
+            &EngineSpec::Command(commands),
+            "--engine command --dump 'dump {pid}' --restore 'restore {images}'",
+        );
+    }
 }

@@ -220,9 +220,9 @@ fn show(case: &Case, report: &Report) {
     );
     anstream::println!("{}", report.details());
     anstream::println!(
-        "repeat: notifreeze run {} --engine {}\n",
+        "repeat: notifreeze run {} {}\n",
         case.path.display(),
-        report.engine
+        report.engine.options()
     );
 }
 
