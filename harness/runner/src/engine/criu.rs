@@ -106,6 +106,7 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
     let key = log::Key {
         names: programs::names(shop, &before),
         watches: programs::watches(&before),
+        opened: programs::opened(shop, &before),
         world: shop.world.to_string_lossy().into_owned(),
     };
     let half = |name: &'static str| {
@@ -131,7 +132,8 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
     };
     programs::dump(shop, &before, half("dump"))
         .map_err(|reason| programs::failed("dump failed", &errors("dump", reason), &[]))?;
-    let losses = dropped_queues(shop);
+    let mut losses = dropped_queues(shop);
+    losses.extend(noise(&key));
     programs::restore(shop, &before, half("restore")).map_err(|reason| {
         let notes = programs::attribute(shop, &before, false);
         programs::failed("restore failed", &errors("restore", reason), &notes)
@@ -143,6 +145,20 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
 fn read_log(shop: &Workshop, name: &str) -> String {
     let bytes = fs::read(shop.images.join(format!("{name}.log"))).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What every cut by CRIU makes its neighbours hear, whatever the subject does. Only the objects
+/// themselves: what a directory hears of a ghost that is made again in it is not declared.
+fn noise(key: &log::Key) -> impl Iterator<Item = Loss> {
+    let mut objects: Vec<&String> = key.opened.iter().collect();
+    objects.sort();
+    objects.dedup();
+    objects.into_iter().map(|object| Loss {
+        invariant: 8,
+        object: object.clone(),
+        reason: "CRIU opens the roots of mounts, working directories and what the subject has open"
+            .to_owned(),
+    })
 }
 
 /// CRIU warns of the events that it drops (`dump_one_inotify`): a declaration.

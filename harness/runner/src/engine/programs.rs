@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -253,36 +253,75 @@ fn groups(processes: &[Pid]) -> Result<Vec<losses::Shown>, CutError> {
 /// Names of the inodes that the scenario's paths and the subject's descriptors lead to.
 pub(super) fn names(shop: &Workshop, before: &Before) -> HashMap<(u32, u64), String> {
     let mut names = HashMap::new();
-    let mut add = |path: &Path, metadata: &fs::Metadata| {
-        let shown = path.strip_prefix(shop.world).unwrap_or(path);
-        let shown = match shown.to_string_lossy() {
-            empty if empty.is_empty() => ".".into(),
-            shown => shown,
-        };
-        let name = match shown.strip_suffix(" (deleted)") {
-            Some(name) if metadata.nlink() == 0 => format!("{name:?} (deleted)"),
-            Some(_) | None => format!("{shown:?}"),
-        };
-        names.entry(number(metadata)).or_insert(name);
-    };
     for name in shop.names {
         let path = shop.world.join(name);
         if let Ok(metadata) = fs::symlink_metadata(&path) {
-            add(&path, &metadata);
+            let name = shown(shop, &path, &metadata);
+            names.entry(number(&metadata)).or_insert(name);
         }
     }
-    for process in &before.processes {
-        let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else {
+    for (path, metadata) in open_files(before) {
+        let name = shown(shop, &path, &metadata);
+        names.entry(number(&metadata)).or_insert(name);
+    }
+    names
+}
+
+/// Names of the world's root, of every mount below it, and of what the subject's descriptors and
+/// working directories refer to.
+pub(super) fn opened(shop: &Workshop, before: &Before) -> Vec<String> {
+    let mut opened = Vec::new();
+    for name in shop.names {
+        let path = shop.world.join(name);
+        let above = path.parent().and_then(|above| fs::metadata(above).ok());
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
             continue;
         };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if let (Ok(link), Ok(metadata)) = (fs::read_link(&path), fs::metadata(&path)) {
-                add(&link, &metadata);
+        if above.is_none_or(|above| above.dev() != metadata.dev()) {
+            opened.push(shown(shop, &path, &metadata));
+        }
+    }
+    for (path, metadata) in open_files(before) {
+        if path.starts_with(shop.world) {
+            opened.push(shown(shop, &path, &metadata));
+        }
+    }
+    opened
+}
+
+/// As facts show it: relative to the world, a ghost by the name that it had.
+fn shown(shop: &Workshop, path: &Path, metadata: &fs::Metadata) -> String {
+    let inner = path.strip_prefix(shop.world).unwrap_or(path);
+    let inner = match inner.to_string_lossy() {
+        empty if empty.is_empty() => ".".into(),
+        inner => inner,
+    };
+    match inner.strip_suffix(" (deleted)") {
+        Some(name) if !path.exists() && metadata.nlink() < 2 => format!("{name:?} (deleted)"),
+        Some(_) | None => format!("{inner:?}"),
+    }
+}
+
+/// What the descriptors and the working directory of each process refer to, by the links of procfs.
+fn open_files(before: &Before) -> Vec<(PathBuf, fs::Metadata)> {
+    let mut files = Vec::new();
+    for process in &before.processes {
+        let mut links = vec![PathBuf::from(format!("/proc/{process}/cwd"))];
+        let entries = fs::read_dir(format!("/proc/{process}/fd"));
+        links.extend(
+            entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path()),
+        );
+        for link in links {
+            if let (Ok(target), Ok(metadata)) = (fs::read_link(&link), fs::metadata(&link)) {
+                files.push((target, metadata));
             }
         }
     }
-    names
+    files
 }
 
 fn number(metadata: &fs::Metadata) -> (u32, u64) {

@@ -13,6 +13,8 @@ pub(super) struct Key {
     pub(super) names: HashMap<(u32, u64), String>,
     /// Device and inode to what is on it: `wd 2 of fd 4`.
     pub(super) watches: HashMap<(u32, u64), Vec<String>>,
+    /// Names of what CRIU opens in every cut.
+    pub(super) opened: Vec<String>,
     /// Where the world is; paths are shown relative to it.
     pub(super) world: String,
 }
