@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run scenarios under an engine, compare with the untouched run, and judge.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// List the scenarios, with what each says must hold.
     List(list::Args),
     /// Say what is wrong with scenarios, each problem in its line.
