@@ -11,16 +11,18 @@ mod content;
 mod error;
 mod files;
 mod group;
+mod journal;
 mod mounts;
 mod places;
 mod queues;
 mod tree;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
 pub use error::{DumpError, DumpErrorKind};
+pub use journal::{Outcome, Recovered, recover};
 
 use crate::Loss;
 use crate::image::{Image, LossRecord};
@@ -82,38 +84,133 @@ pub enum GhostStrategy {
     Hardlink,
 }
 
-/// Dumps a process and its descendants, all of which must be stopped.
+/// Dumps a process and its descendants, all of which must be stopped, and which are not to run
+/// on: their queues are in the image.
 ///
 /// # Errors
 ///
 /// What cannot be dumped, by name. The subject is then as it was.
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
-    with_own_directory(|| dump_here(pid, options))
-        .map_err(|errno| DumpError::on("unshare", "", errno))?
+    in_own_directory(|| {
+        let mut dump = Dump::look(pid, options)?;
+        dump.take_queues(options.queue, None)?;
+        Ok(dump.image)
+    })
 }
 
-fn dump_here(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
-    // One descriptor is held for each description of the subject. More may be allowed for good:
-    // nobody is worse off.
-    let _ = raise_file_limit();
-    let scope = if options.only_groups {
-        tree::Scope::Alone
-    } else {
-        tree::Scope::Tree
-    };
-    let mut image = Image {
-        boot_id: boot_id(),
-        only_groups: options.only_groups,
-        processes: tree::processes(pid, scope)?,
-        ..Image::default()
-    };
-    let mut places = places::Places::new(pid, options)?;
-    let held = files::collect(&mut image, &mut places, options)?;
-    group::collect(&mut image, &mut places, &held)?;
-    tree::working_directories(&mut image, &mut places)?;
-    places.finish(&mut image, &held, options)?;
-    queues::take(&mut image, &held, options.queue)?;
-    Ok(image)
+/// What becomes of the subject behind a dump to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It is not to run on: its queues are in the image.
+    Ends,
+    /// It runs on, with its queues.
+    RunsOn,
+}
+
+/// Dumps a stopped process and its descendants to an image file, which is complete or not there.
+///
+/// What is read from a queue goes through a journal beside the image, from which [`recover`] gives
+/// it back should this process be killed. The second result is what the subject, if it runs on,
+/// may lack.
+///
+/// # Errors
+///
+/// What cannot be dumped or written, by name. The subject is then as it was.
+pub fn dump_to_file(
+    pid: Pid,
+    image_path: &Path,
+    (options, afterwards): (&DumpOptions, Afterwards),
+) -> Result<(Image, Vec<Loss>), DumpError> {
+    in_own_directory(|| {
+        let mut dump = Dump::look(pid, options)?;
+        if afterwards == Afterwards::RunsOn {
+            queues::refuse_for_good(&dump.image, &dump.held)?;
+        }
+        dump.take_queues(options.queue, Some(&image_path.to_owned()))?;
+        let written = dump.image.write(image_path);
+        if let Err(error) = written {
+            dump.put_back()?;
+            let name = image_path.display().to_string();
+            return Err(DumpError::io("write", name, &error));
+        }
+        match afterwards {
+            Afterwards::RunsOn => dump.put_back(),
+            Afterwards::Ends => dump.forget().map(|image| (image, Vec::new())),
+        }
+    })
+}
+
+fn in_own_directory<T: Send>(
+    body: impl FnOnce() -> Result<T, DumpError> + Send,
+) -> Result<T, DumpError> {
+    with_own_directory(body).map_err(|errno| DumpError::on("unshare", "", errno))?
+}
+
+/// A dump under way.
+struct Dump {
+    image: Image,
+    places: places::Places,
+    held: Vec<files::Held>,
+    taken: queues::Taken,
+}
+
+impl Dump {
+    /// All that can be seen without taking anything.
+    fn look(pid: Pid, options: &DumpOptions) -> Result<Self, DumpError> {
+        // One descriptor is held for each description of the subject. More may be allowed for
+        // good: nobody is worse off.
+        let _ = raise_file_limit();
+        let scope = if options.only_groups {
+            tree::Scope::Alone
+        } else {
+            tree::Scope::Tree
+        };
+        let mut image = Image {
+            boot_id: boot_id(),
+            only_groups: options.only_groups,
+            processes: tree::processes(pid, scope)?,
+            ..Image::default()
+        };
+        let mut places = places::Places::new(pid, options)?;
+        let held = files::collect(&mut image, &mut places, options)?;
+        group::collect(&mut image, &mut places, &held)?;
+        tree::working_directories(&mut image, &mut places)?;
+        places.finish(&mut image, &held, options)?;
+        Ok(Self {
+            image,
+            places,
+            held,
+            taken: queues::Taken::default(),
+        })
+    }
+
+    fn take_queues(
+        &mut self,
+        policy: QueuePolicy,
+        image_path: Option<&PathBuf>,
+    ) -> Result<(), DumpError> {
+        let Self {
+            image, held, taken, ..
+        } = self;
+        let result = taken.take(image, held, (policy, image_path));
+        if result.is_err() {
+            let taken = std::mem::take(taken);
+            taken.put_back(&self.image, &self.held, &mut self.places)?;
+        }
+        result
+    }
+
+    fn put_back(mut self) -> Result<(Image, Vec<Loss>), DumpError> {
+        let losses = self
+            .taken
+            .put_back(&self.image, &self.held, &mut self.places)?;
+        Ok((self.image, losses))
+    }
+
+    fn forget(self) -> Result<Image, DumpError> {
+        self.taken.forget()?;
+        Ok(self.image)
+    }
 }
 
 /// This boot; empty where the kernel does not tell.

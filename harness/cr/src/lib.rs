@@ -9,7 +9,10 @@ pub mod restore;
 pub mod silent;
 pub mod sys;
 
-pub use dump::{DumpError, DumpErrorKind, DumpOptions, GhostStrategy, QueuePolicy, dump};
+pub use dump::{
+    Afterwards, DumpError, DumpErrorKind, DumpOptions, GhostStrategy, QueuePolicy, dump,
+    dump_to_file, recover,
+};
 pub use image::Image;
 pub use loss::Loss;
 pub use restore::{

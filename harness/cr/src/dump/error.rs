@@ -32,6 +32,8 @@ pub enum DumpErrorKind {
     Fanotify(Refusal),
     /// A process that cannot be stopped, since it waits for a permission listener's answer.
     Waiting(Waiting),
+    /// A queue that was taken could not be given back.
+    NotPutBack(String),
     /// A text of /proc that is not understood.
     Text(String),
     /// A call failed on an operand.
@@ -102,6 +104,7 @@ impl fmt::Display for DumpError {
             }
             DumpErrorKind::Fanotify(refusal) => refusal.fmt(f),
             DumpErrorKind::Waiting(waiting) => waiting.fmt(f),
+            DumpErrorKind::NotPutBack(why) => write!(f, "queue not put back: {why}"),
             DumpErrorKind::Text(text) => write!(f, "not understood: {text}"),
             DumpErrorKind::Call {
                 call,

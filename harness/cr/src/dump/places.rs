@@ -9,16 +9,19 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use fsnotify::Sdev;
 use fsnotify::handle::FileHandle;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::DumpOptions;
 use super::content;
-use super::error::DumpError;
+use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
 use super::mounts::{Mounts, sdev};
-use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind};
+use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Watch};
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -406,6 +409,53 @@ impl Places {
             image.inodes[index].ghost = Some(ghost);
         }
         Ok(())
+    }
+
+    /// Opens the place of each watch with `O_PATH`.
+    pub(super) fn reopen_all(
+        &mut self,
+        image: &Image,
+        held: &[Held],
+        watches: &[Watch],
+    ) -> Result<Vec<OwnedFd>, DumpError> {
+        let each = watches.iter().map(|watch| {
+            let found = self.reopen(image, held, watch.place)?;
+            let inode = &image.inodes[image.places[watch.place as usize].inode as usize];
+            let sdev = Sdev(inode.sdev);
+            let (major, minor) = (sdev.major(), sdev.minor());
+            let ino = inode.ino;
+            let lost = || DumpError::new("", DumpErrorKind::NoPath { ino, major, minor });
+            found.ok_or_else(lost)
+        });
+        each.collect()
+    }
+
+    fn reopen(
+        &mut self,
+        image: &Image,
+        held: &[Held],
+        place: u32,
+    ) -> Result<Option<OwnedFd>, DumpError> {
+        let place = &image.places[place as usize];
+        let inode = &image.inodes[place.inode as usize];
+        if place.kind() == PlaceKind::Named
+            && let Some(path) = relative(&place.path)
+        {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let opened = openat(&self.root, &*path, flags, Mode::empty());
+            let is_it = |file: &OwnedFd| {
+                let stat = path::stat(file, c"");
+                stat.is_ok_and(|it| it.ino == inode.ino && self.sdev(&it) == inode.sdev)
+            };
+            if let Some(file) = opened.ok().filter(is_it) {
+                return Ok(Some(file));
+            }
+        }
+        if let Some(held) = holders(image, held, place.inode).next() {
+            return duplicate(&held.file).map(Some);
+        }
+        let handle = self.handles[place.inode as usize];
+        Ok(handle.and_then(|handle| self.open_handle(inode.sdev, &handle)))
     }
 
     /// A name of an inode of which another name is gone; empty if there is only the handle.

@@ -1,41 +1,134 @@
 //! The last step: unread events, and the number that the next watch would get.
 //!
-//! Draining takes something from the subject. If a later group fails, what was taken from the
-//! earlier ones is put back.
+//! Draining takes something from the subject, which gets it back if it is to run on: because that
+//! was asked for, or because anything fails from then on. Until then the events can be kept in a
+//! journal, which outlives the dumper.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
-use fsnotify::Wd;
-
-use super::QueuePolicy;
-use super::declare;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
+use super::places::Places;
+use super::{QueuePolicy, declare, journal};
 use crate::image::{Fanotify, Image, Object};
-use crate::{Loss, fanotify, queue};
+use crate::queue::{self, Basket, Journal, Memory, Window};
+use crate::{Loss, fanotify};
 
-/// Fills the queues and cursors of the groups.
-pub(super) fn take(image: &mut Image, held: &[Held], policy: QueuePolicy) -> Result<(), DumpError> {
-    let mut taken = Vec::new();
-    for (index, group) in held.iter().enumerate() {
-        if !matches!(image.files[index].object, Some(Object::Inotify(_))) {
-            continue;
+/// What was read out of the groups.
+#[derive(Default)]
+pub(super) struct Taken {
+    groups: Vec<TakenGroup>,
+}
+
+struct TakenGroup {
+    /// Into [`Image::files`].
+    index: usize,
+    kept: Kept,
+}
+
+/// Where the events are that were read.
+enum Kept {
+    Memory(Memory),
+    Journal(Journal, PathBuf),
+}
+
+impl Kept {
+    fn basket(&mut self) -> &mut dyn Basket {
+        match self {
+            Self::Memory(memory) => memory,
+            Self::Journal(journal, _) => journal,
         }
-        if let Err(error) = take_one(image, index, group, policy) {
-            put_back(image, held, &taken);
-            return Err(error.at(&group.place));
-        }
-        taken.push(index);
     }
-    // Last: nothing puts these events back.
-    for (index, group) in held.iter().enumerate() {
-        if let Some(Object::Fanotify(state)) = &image.files[index].object {
-            let state = state.clone();
-            if let Err(error) = take_fanotify(image, index, state, group, policy) {
-                put_back(image, held, &taken);
-                return Err(error.at(&group.place));
+}
+
+impl Taken {
+    /// Fills the queues and cursors of the groups. What is read goes through journals beside
+    /// `image_path`, if there is one. Whatever was read is here, also after an error.
+    pub(super) fn take(
+        &mut self,
+        image: &mut Image,
+        held: &[Held],
+        (policy, image_path): (QueuePolicy, Option<&PathBuf>),
+    ) -> Result<(), DumpError> {
+        for (index, group) in held.iter().enumerate() {
+            if !matches!(image.files[index].object, Some(Object::Inotify(_))) {
+                continue;
             }
+            let at = |error: DumpError| error.at(&group.place);
+            refuse_unread(group, policy).map_err(at)?;
+            let kept = match image_path {
+                None => Kept::Memory(Memory::default()),
+                Some(image) => {
+                    let (journal, path) = journal::create(image, group).map_err(at)?;
+                    Kept::Journal(journal, path)
+                }
+            };
+            self.groups.push(TakenGroup { index, kept });
+            let taken = self.groups.last_mut().expect("pushed");
+            take_one(image, taken, group, policy).map_err(at)?;
+        }
+        // Last: nothing puts these events back.
+        for (index, group) in held.iter().enumerate() {
+            if let Some(Object::Fanotify(state)) = &image.files[index].object {
+                let state = state.clone();
+                take_fanotify(image, index, state, (group, policy))
+                    .map_err(|error| error.at(&group.place))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every group its queue again. What may be missing from it is the result.
+    pub(super) fn put_back(
+        self,
+        image: &Image,
+        held: &[Held],
+        places: &mut Places,
+    ) -> Result<Vec<Loss>, DumpError> {
+        let mut losses = Vec::new();
+        for TakenGroup { index, mut kept } in self.groups {
+            let window = put_back_one(image, held, places, (index, kept.basket()))
+                .map_err(|error| error.at(&held[index].place))?;
+            losses.extend(window_loss(window, &held[index]));
+            forget(kept)?;
+        }
+        Ok(losses)
+    }
+
+    /// The subject is not to run on: what was read is in the image.
+    pub(super) fn forget(self) -> Result<(), DumpError> {
+        self.groups
+            .into_iter()
+            .try_for_each(|group| forget(group.kept))
+    }
+}
+
+fn forget(kept: Kept) -> Result<(), DumpError> {
+    match kept {
+        Kept::Memory(_) => Ok(()),
+        Kept::Journal(_, path) => std::fs::remove_file(&path)
+            .map_err(|error| DumpError::io("unlink", path.display().to_string(), &error)),
+    }
+}
+
+fn refuse_unread(group: &Held, policy: QueuePolicy) -> Result<(), DumpError> {
+    let unread = crate::sys::watch::unread(group.file.as_fd());
+    let bytes = unread.map_err(|errno| DumpError::on("FIONREAD", "", errno))?;
+    match policy {
+        QueuePolicy::Refuse if bytes > 0 => {
+            Err(DumpError::new("", DumpErrorKind::Unread { bytes }))
+        }
+        QueuePolicy::Refuse | QueuePolicy::Keep | QueuePolicy::Drop => Ok(()),
+    }
+}
+
+/// Refuses unread events that nothing puts back.
+pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpError> {
+    for (file, group) in image.files.iter().zip(held) {
+        if matches!(file.object, Some(Object::Fanotify(_))) {
+            refuse_unread(group, QueuePolicy::Refuse).map_err(|error| error.at(&group.place))?;
         }
     }
     Ok(())
@@ -45,14 +138,9 @@ fn take_fanotify(
     image: &mut Image,
     index: usize,
     mut state: Fanotify,
-    group: &Held,
-    policy: QueuePolicy,
+    (group, policy): (&Held, QueuePolicy),
 ) -> Result<(), DumpError> {
-    let failed = |errno| DumpError::on("FIONREAD", "", errno);
-    let unread = crate::sys::watch::unread(group.file.as_fd()).map_err(failed)?;
-    if policy == QueuePolicy::Refuse && unread > 0 {
-        return Err(DumpError::new("", DumpErrorKind::Unread { bytes: unread }));
-    }
+    refuse_unread(group, policy)?;
     let tree = pids(image);
     let losses = fanotify::dump::drain(source(group, &tree), &mut state)
         .map_err(|refusal| DumpError::new("", DumpErrorKind::Fanotify(refusal)))?;
@@ -65,33 +153,34 @@ fn take_fanotify(
 
 fn take_one(
     image: &mut Image,
-    index: usize,
+    taken: &mut TakenGroup,
     group: &Held,
     policy: QueuePolicy,
 ) -> Result<(), DumpError> {
-    let fd = group.file.as_fd();
-    let failed = |call| move |errno| DumpError::on(call, "", errno);
-    let unread = crate::sys::watch::unread(fd).map_err(failed("FIONREAD"))?;
-    let events = match policy {
-        QueuePolicy::Refuse if unread > 0 => {
-            return Err(DumpError::new("", DumpErrorKind::Unread { bytes: unread }));
+    let found = queue::take(group.file.as_fd(), taken.kept.basket())
+        .map_err(|errno| DumpError::on("read", "queue", errno))?;
+    match policy {
+        QueuePolicy::Keep | QueuePolicy::Refuse => declare_losses(image, &found.queue, group)?,
+        QueuePolicy::Drop if found.queue.is_empty() => {}
+        QueuePolicy::Drop => {
+            let object = format!("queue of {}: {} bytes", group.place, found.queue.len());
+            let reason = "unread events are dropped (--queue drop)";
+            declare(image, Loss::new(4, object, reason));
         }
-        QueuePolicy::Refuse | QueuePolicy::Keep => queue::drain(fd).map_err(failed("read"))?,
-        QueuePolicy::Drop => Vec::new(),
-    };
-    if policy == QueuePolicy::Drop && unread > 0 {
-        let object = format!("queue of {}: {unread} bytes", group.place);
-        declare(
-            image,
-            Loss::new(4, object, "unread events are dropped (--queue drop)"),
-        );
     }
-    let Some(Object::Inotify(state)) = &mut image.files[index].object else {
-        return Ok(());
-    };
-    state.queue = events;
-    let queue = state.queue.clone();
-    declare_losses(image, &queue, group)
+    if let Err(errno) = found.next_wd {
+        let object = format!("next watch of {}", group.place);
+        let reason = format!("its number is found by making a watch: {}", errno.desc());
+        declare(image, Loss::new(2, object, reason));
+    }
+    if let Some(Object::Inotify(state)) = &mut image.files[taken.index].object {
+        state.next_wd = found.next_wd.ok().map(fsnotify::Wd::number);
+        state.queue = match policy {
+            QueuePolicy::Keep | QueuePolicy::Refuse => found.queue,
+            QueuePolicy::Drop => Vec::new(),
+        };
+    }
+    Ok(())
 }
 
 /// What a rebuilt queue will lack; a queue that cannot be rebuilt is refused now.
@@ -125,17 +214,35 @@ fn declare_losses(image: &mut Image, events: &[u8], group: &Held) -> Result<(), 
     Ok(())
 }
 
-fn put_back(image: &Image, held: &[Held], taken: &[usize]) {
-    for &index in taken {
-        let Some(Object::Inotify(state)) = &image.files[index].object else {
-            continue;
-        };
-        let avoid: Vec<Wd> = state
-            .watches
-            .iter()
-            .filter_map(|watch| Wd::new(watch.wd))
-            .collect();
-        // The first failure is the one to report.
-        let _ = queue::rebuild(held[index].file.as_fd(), &state.queue, &avoid);
+fn put_back_one(
+    image: &Image,
+    held: &[Held],
+    places: &mut Places,
+    (index, basket): (usize, &mut dyn Basket),
+) -> Result<Window, DumpError> {
+    let Some(Object::Inotify(state)) = &image.files[index].object else {
+        return Ok(Window::Quiet);
+    };
+    if basket.bytes().is_empty() {
+        return Ok(Window::Quiet);
     }
+    let targets = places.reopen_all(image, held, &state.watches)?;
+    let watches = journal::live_watches(&state.watches, &targets)?;
+    queue::put_back(held[index].file.as_fd(), &watches, basket)
+        .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
+}
+
+fn window_loss(window: Window, group: &Held) -> Option<Loss> {
+    let reason = match window {
+        Window::Quiet => return None,
+        Window::Heard { n_events } => {
+            format!("{n_events} events came while its watches were off, and some are missing")
+        }
+        Window::Unknown(errno) => {
+            let why = errno.desc();
+            format!("nobody listened while its watches were off: {why}")
+        }
+    };
+    let object = format!("queue of {}, which runs on", group.place);
+    Some(Loss::new(4, object, reason))
 }

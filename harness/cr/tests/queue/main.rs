@@ -9,12 +9,12 @@ mod kinds;
 mod live;
 mod random;
 mod tree;
+mod user;
 
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, setgid, setuid};
+use nix::unistd::Uid;
 
 /// Says to this program that it is to become an ordinary user first.
 const AS_USER: &str = "NOTIFREEZE_TEST_AS_USER";
@@ -28,7 +28,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let as_user = std::env::var_os(AS_USER).is_some();
-    let denied = if as_user { become_user().err() } else { None }.or_else(|| own_mounts().err());
+    let denied = if as_user {
+        user::become_user().err()
+    } else {
+        None
+    }
+    .or_else(|| user::own_mounts().err());
     let arguments = Arguments::from_args();
     let mut trials = kinds::trials();
     trials.extend(live::trials());
@@ -46,32 +51,6 @@ fn main() -> ExitCode {
         ));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// Root becomes nobody, for good.
-fn become_user() -> Result<(), String> {
-    let nobody = 65534;
-    setgid(Gid::from_raw(nobody))
-        .and_then(|()| setuid(Uid::from_raw(nobody)))
-        .map_err(|errno| format!("setuid: {errno}"))
-}
-
-/// Sees to it that this process may mount: by a user namespace if it is not root.
-fn own_mounts() -> Result<(), String> {
-    if Uid::effective().is_root() {
-        return Ok(());
-    }
-    let (uid, gid) = (Uid::effective(), Gid::effective());
-    // After setuid the files of /proc/self belong to root until this.
-    nix::sys::prctl::set_dumpable(true).map_err(|errno| format!("prctl: {errno}"))?;
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| format!("unshare(CLONE_NEWUSER|CLONE_NEWNS): {errno}"))?;
-    let write = |file: &str, content: String| {
-        std::fs::write(file, content).map_err(|error| format!("{file}: {error}"))
-    };
-    write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
 fn ignored(trial: &Trial, reason: &str) -> Trial {

@@ -1,0 +1,211 @@
+//! Journals of a dump, and what to do about those of a dumper that was killed.
+//!
+//! While events are read, they are kept in `IMAGE.journal-PID-FD` beside the image: the group's
+//! process, its descriptor and its watches, and the events. [`recover`] gives them back.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use fsnotify::Wd;
+use fsnotify::fdinfo::{Body, Group, Kind, Level};
+use fsnotify::inotify::Mask;
+use nix::unistd::Pid;
+
+use super::error::{DumpError, DumpErrorKind};
+use super::files::{self, Held};
+use super::places::Places;
+use super::{DumpOptions, tree};
+use crate::image::{Image, Watch};
+use crate::queue::{self, Journal, LiveWatch};
+use crate::sys::handle::with_own_directory;
+use crate::sys::inspect;
+
+/// A journal that was found, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    pub journal: PathBuf,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The group has its queue and its watches again.
+    PutBack { pid: i32, fd: i32 },
+    /// Nothing had been read yet.
+    Untouched,
+    /// The process is gone.
+    Gone { pid: i32 },
+}
+
+/// Makes the journal of a group.
+pub(super) fn create(image: &Path, group: &Held) -> Result<(Journal, PathBuf), DumpError> {
+    let path = sibling(image, &format!("{JOURNAL}{}-{}", group.pid, group.fd));
+    let name = path.display().to_string();
+    let failed = |error: io::Error| DumpError::io("journal", &name, &error);
+    let began = began(group.pid).map_err(failed)?;
+    let mut context = format!("{} {} {began}\n", group.pid, group.fd).into_bytes();
+    context.extend_from_slice(&group.info);
+    let journal = Journal::create(&path, &context).map_err(failed)?;
+    Ok((journal, path))
+}
+
+/// Between the name of the image and the numbers of process and descriptor.
+const JOURNAL: &str = ".journal-";
+
+fn sibling(image: &Path, suffix: &str) -> PathBuf {
+    let mut path = image.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// When a process began, in ticks since the boot: the field `starttime` of /proc/PID/stat. With
+/// the pid, it names the process for good.
+fn began(pid: Pid) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field, in parentheses, may contain anything.
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    let field = rest.and_then(|rest| rest.split(' ').nth(19)?.parse().ok());
+    field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without starttime"))
+}
+
+/// Puts right what dumpers left behind that were killed while they wrote this image: the subjects
+/// have their queues again, and what is no image goes.
+///
+/// The subjects must not have run since; they are left stopped, as they were found.
+///
+/// # Errors
+///
+/// The first thing that failed. Its journal is kept.
+pub fn recover(image: &Path, options: &DumpOptions) -> Result<Vec<Recovered>, DumpError> {
+    let directory = match image.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed =
+        |error: io::Error| DumpError::io("readdir", directory.display().to_string(), &error);
+    let name = image.file_name().unwrap_or_default().to_os_string();
+    let name = name.into_encoded_bytes();
+    let mut recovered = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let file_name = entry.file_name().into_encoded_bytes();
+        let Some(suffix) = file_name.strip_prefix(&name[..]) else {
+            continue;
+        };
+        let path = entry.path();
+        let on = |error: io::Error| DumpError::io("journal", path.display().to_string(), &error);
+        if suffix.starts_with(JOURNAL.as_bytes()) {
+            let outcome = recover_one(&path, options)?;
+            fs::remove_file(&path).map_err(on)?;
+            let journal = path;
+            recovered.push(Recovered { journal, outcome });
+        } else if is_unfinished(suffix) {
+            fs::remove_file(&path).map_err(on)?;
+        }
+    }
+    Ok(recovered)
+}
+
+/// `.PID.tmp` of an image whose writer is gone (`Image::write`).
+fn is_unfinished(suffix: &[u8]) -> bool {
+    let pid = suffix
+        .strip_prefix(b".")
+        .and_then(|it| it.strip_suffix(b".tmp"));
+    let pid = pid.and_then(|it| std::str::from_utf8(it).ok()?.parse::<i32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError> {
+    let name = path.display().to_string();
+    let failed = |error: io::Error| DumpError::io("journal", &name, &error);
+    let Some(mut journal) = Journal::open(path).map_err(failed)? else {
+        return Ok(Outcome::Untouched);
+    };
+    let (pid, fd, start, info) = context(journal.context())
+        .ok_or_else(|| DumpError::new(&*name, DumpErrorKind::Text("journal".to_owned())))?;
+    if began(pid).ok() != Some(start) {
+        return Ok(Outcome::Gone { pid: pid.as_raw() });
+    }
+    let pidfd = inspect::pidfd_open(pid)
+        .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+    let group = inspect::pidfd_getfd(&pidfd, fd)
+        .map_err(|errno| DumpError::on("pidfd_getfd", fd.to_string(), errno))?;
+    let options = DumpOptions {
+        only_groups: true,
+        ..options.clone()
+    };
+    with_own_directory(|| {
+        let (watches, targets) = targets(pid, &info, &options)?;
+        let watches = live_watches(&watches, &targets)?;
+        queue::recover(group.as_fd(), &watches, &mut journal)
+            .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
+    })
+    .map_err(|errno| DumpError::on("unshare", "", errno))?
+    .map_err(|error| error.at(&name))?;
+    let pid = pid.as_raw();
+    Ok(Outcome::PutBack { pid, fd })
+}
+
+/// Process, descriptor, when the process began, fdinfo.
+fn context(bytes: &[u8]) -> Option<(Pid, i32, u64, Vec<u8>)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
+    let pid = Pid::from_raw(words.next()?.parse().ok()?);
+    let fd = words.next()?.parse().ok()?;
+    let began = words.next()?.parse().ok()?;
+    Some((pid, fd, began, bytes[end + 1..].to_vec()))
+}
+
+/// The watches that a group had, and a way to each.
+fn targets(
+    pid: Pid,
+    info: &[u8],
+    options: &DumpOptions,
+) -> Result<(Vec<Watch>, Vec<OwnedFd>), DumpError> {
+    let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient)
+        .map_err(|error| DumpError::new("", DumpErrorKind::Text(error.to_string())))?;
+    let Body::Inotify { watches } = parsed.body else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let mut image = Image {
+        processes: tree::processes(pid, tree::Scope::Alone)?,
+        only_groups: true,
+        ..Image::default()
+    };
+    let mut places = Places::new(pid, options)?;
+    let held = files::collect(&mut image, &mut places, options)?;
+    let mut found = Vec::with_capacity(watches.len());
+    for watch in &watches {
+        let sdev = watch.sdev;
+        let place = places.of_inode(&mut image, sdev.0, watch.ino.0, watch.handle.as_ref())?;
+        // A watch may have ended with its inode.
+        if let Some(place) = place {
+            found.push(Watch {
+                wd: watch.wd.number(),
+                mask: watch.mask.0,
+                place,
+            });
+        }
+    }
+    let targets = places.reopen_all(&image, &held, &found)?;
+    Ok((found, targets))
+}
+
+pub(super) fn live_watches<'a>(
+    watches: &[Watch],
+    targets: &'a [OwnedFd],
+) -> Result<Vec<LiveWatch<'a>>, DumpError> {
+    let pairs = watches.iter().zip(targets);
+    pairs
+        .map(|(watch, target)| {
+            let text = || DumpErrorKind::Text(format!("watch {}", watch.wd));
+            Ok(LiveWatch {
+                wd: Wd::new(watch.wd).ok_or_else(|| DumpError::new("", text()))?,
+                mask: Mask(watch.mask),
+                target: target.as_fd(),
+            })
+        })
+        .collect()
+}
