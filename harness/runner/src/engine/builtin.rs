@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use cr::{DumpOptions, Image};
+use cr::DumpOptions;
 use scenario::Loss;
 
 use super::{Cut, CutError, Defect, Workshop, start_subject};
@@ -51,8 +51,8 @@ fn start(
     defect: Option<Defect>,
 ) -> Result<nix::unistd::Pid, CutError> {
     let mut args = vec![Path::new("--restore"), image];
-    if let Some(defect) = defect {
-        args.extend([Path::new("--defect"), Path::new(defect.name())]);
+    if let Some(name) = defect.and_then(Defect::restore_defect) {
+        args.extend([Path::new("--defect"), Path::new(name)]);
     }
     args.extend([shop.plan, shop.log]);
     start_subject(shop.subject_program, &args, shop.world, Some(shop.subject))
@@ -75,25 +75,4 @@ fn loss(loss: cr::Loss) -> Loss {
 /// What the subject wrote before it gave up.
 fn reason(log: &Path) -> String {
     fs::read_to_string(log.with_extension("error")).unwrap_or_default()
-}
-
-impl Defect {
-    /// Does to an image what this defect does; nothing for one that a restore has to commit.
-    fn spoil(self, image: &mut Image) {
-        let mut groups = image.groups_mut();
-        match self {
-            Self::DropLastWatch => {
-                if let Some((_, group)) = groups.find(|(_, group)| !group.watches.is_empty()) {
-                    group.watches.remove(0);
-                }
-            }
-            Self::ClearMaskBit => {
-                let first = groups.find_map(|(_, group)| group.watches.last_mut());
-                if let Some(watch) = first {
-                    watch.mask &= watch.mask.wrapping_sub(1);
-                }
-            }
-            Self::AddEvent => {}
-        }
-    }
 }
