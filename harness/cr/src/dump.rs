@@ -173,8 +173,8 @@ impl Dump {
         };
         let mut places = places::Places::new(pid, options)?;
         let held = files::collect(&mut image, &mut places, options)?;
-        group::collect(&mut image, &mut places, &held)?;
         tree::working_directories(&mut image, &mut places)?;
+        group::collect(&mut image, &mut places, &held)?;
         places.finish(&mut image, &held, options)?;
         Ok(Self {
             image,

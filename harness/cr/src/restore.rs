@@ -8,7 +8,7 @@
 //! Descriptors are made at high numbers, duplicated to their own at the end, and everything else
 //! is closed. An image is not trusted: see [`tree`].
 
-mod epoll;
+pub(crate) mod epoll;
 mod error;
 mod files;
 mod ghosts;

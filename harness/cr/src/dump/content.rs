@@ -47,6 +47,9 @@ pub(super) fn copy(
             if stat.blocks > 0 && stat.size > 0 {
                 ghost.extents = content(stat, holders, limit, losses)?;
             }
+            ghost
+                .extents
+                .extend(preallocated(source, stat, &ghost.extents));
         }
         libc::S_IFLNK => {
             ghost.target = path::read_link(source, c"")
@@ -56,6 +59,23 @@ pub(super) fn copy(
         _ => {}
     }
     Ok(ghost)
+}
+
+/// Space beyond the end of a file, where blocks are counted in pages and nothing else: on tmpfs.
+fn preallocated(source: &OwnedFd, stat: &Stat, extents: &[Extent]) -> Option<Extent> {
+    let filesystem = nix::sys::statfs::fstatfs(source).ok()?.filesystem_type();
+    if filesystem != nix::sys::statfs::TMPFS_MAGIC {
+        return None;
+    }
+    let pages = |extent: &Extent| extent.length.next_multiple_of(PAGE);
+    let counted: u64 = extents.iter().map(pages).sum();
+    let length = stat.blocks.saturating_mul(512).checked_sub(counted)?;
+    let offset = stat.size.next_multiple_of(PAGE);
+    (length > 0).then_some(Extent {
+        offset,
+        length,
+        content: Vec::new(),
+    })
 }
 
 fn content(

@@ -16,6 +16,7 @@ use crate::Loss;
 use crate::image::{
     Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
 };
+use crate::restore::epoll::is_disarmed;
 use crate::sys::descriptor::{compare_descriptions, is_epoll_target};
 use crate::sys::{inspect, path};
 
@@ -258,7 +259,7 @@ fn unread_in_pipe(image: &mut Image, found: &Found) {
     if let Ok(unread @ 1..) = inspect::unread(&found.held.file) {
         let object = format!("{}: {unread} bytes in the fifo", found.held.place);
         let reason = "what a fifo holds cannot be copied without being heard";
-        declare(image, Loss::new(7, object, reason));
+        declare(image, Loss::new(6, object, reason));
     }
 }
 
@@ -282,6 +283,7 @@ fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
                 DumpError::not_supported(&holder.place, what)
             })?;
             edge_seen(image, holder, &held[file], &interest);
+            disarmed(image, holder, file, &interest);
             let file = u32::try_from(file).expect("fewer descriptions than descriptors");
             interests.push(Interest { file, ..interest });
         }
@@ -337,6 +339,16 @@ fn edge_seen(image: &mut Image, set: &Held, target: &Held, interest: &Interest) 
     if edge && matches!(inspect::unread(&target.file), Ok(1..)) {
         let object = format!("{}: edge of fd {}", set.place, interest.fd);
         let reason = "whether it was taken already cannot be seen: it is reported again";
+        declare(image, Loss::new(6, object, reason));
+    }
+}
+
+/// An interest that has fired can only be made by firing, and only a group is made to.
+fn disarmed(image: &mut Image, set: &Held, file: usize, interest: &Interest) {
+    let is_group = matches!(image.files[file].object, Some(Object::Inotify(_)));
+    if is_disarmed(interest) && !is_group {
+        let object = format!("{}: fired interest in fd {}", set.place, interest.fd);
+        let reason = "the kernel adds EPOLLERR and EPOLLHUP to what it waits for";
         declare(image, Loss::new(1, object, reason));
     }
 }

@@ -67,8 +67,8 @@ struct Maker<'a> {
     stage: &'a mut Stage,
     /// By mount point: a directory of our own on that filesystem.
     workrooms: HashMap<Vec<u8>, Workroom>,
-    /// The first name in a workroom of each inode made.
-    made: HashMap<u32, (Vec<u8>, CString)>,
+    /// Of each inode made, the place that it was made for.
+    made: HashMap<u32, u32>,
     /// In the order of making: parents before what is in them.
     placed: Vec<Placed>,
     /// Directories whose times are put back.
@@ -145,14 +145,11 @@ impl Maker<'_> {
         let mount = self.workroom(place)?;
         let name = self.fresh_name();
         let kind = inode.mode & libc::S_IFMT;
-        if let Some((room, first)) = self.made.get(&place.inode) {
-            let from = self.workrooms[room].room.as_raw_fd();
-            let to = self.workrooms[&mount].room.as_raw_fd();
-            raw::linkat(from, first, to, &name, 0).context("linkat", "")?;
+        if let Some(other) = self.made.get(&place.inode) {
+            self.link(&self.ghosts.by_place[other], &mount, &name)?;
         } else if let Some(ghost) = &inode.ghost {
-            let room = &self.workrooms[&mount].room;
-            create(room, &name, inode.mode, ghost)?;
-            self.made.insert(place.inode, (mount.clone(), name.clone()));
+            create(&self.workrooms[&mount].room, &name, inode.mode, ghost)?;
+            self.made.insert(place.inode, index);
         } else {
             let linked = self.tree.find_linked(place, inode)?;
             self.link(&linked, &mount, &name)?;

@@ -268,7 +268,12 @@ fn finish_file(common: &Common<'_>, process: &Process, index: usize) -> Result<(
                 .find(|descriptor| descriptor.fd == fd);
             found.map(|descriptor| (descriptor.file, descriptor.close_on_exec))
         };
-        epoll::register(number, set, &common.files, placed)?;
+        let numbers = epoll::Numbers {
+            image: common.image,
+            staged: &common.files,
+            placed: &placed,
+        };
+        epoll::register(number, set, &numbers)?;
     }
     let fd = descriptor::borrow(&number);
     if let Some(owner) = file.owner {

@@ -39,17 +39,24 @@ pub(super) fn make(programs: &[&Path]) -> Result<World, String> {
         .ok_or_else(|| format!("none of {} can be mounted over", MOUNT_POINTS.join(", ")))?;
     let guards = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     attach("notifreeze", base, Some("tmpfs"), guards)?;
+    // The world is a directory of its filesystem, not the root: so an engine has a directory on
+    // the same mount that nobody watches.
+    let filesystem = base.join("fs");
     let world = World {
         control: base.join("ctl"),
-        root: base.join("w"),
+        root: filesystem.join("w"),
     };
-    for directory in [&world.control, &world.root] {
-        fs::create_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    }
-    attach("world", &world.root, Some("tmpfs"), MsFlags::empty())?;
+    make_directory(&world.control)?;
+    make_directory(&filesystem)?;
+    attach("world", &filesystem, Some("tmpfs"), MsFlags::empty())?;
+    make_directory(&world.root)?;
     let guards = guards | MsFlags::MS_NOEXEC;
     attach("proc", Path::new("/proc"), Some("proc"), guards)?;
     Ok(world)
+}
+
+fn make_directory(path: &Path) -> Result<(), String> {
+    fs::create_dir(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<(), String> {
