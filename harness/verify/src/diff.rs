@@ -192,17 +192,19 @@ impl Diff<'_> {
             index: None,
             text: text::outcome(observation.outcome),
         };
-        let values = (control.outcome, restored.outcome);
-        let adds_watch = self.track.call(control.place) == Some(Call::InotifyAddWatch)
-            && matches!(values, (Outcome::Value(_), Outcome::Value(_)));
+        let is_value = |outcome| matches!(outcome, Outcome::Value(_));
+        let values = is_value(control.outcome) && is_value(restored.outcome);
+        let invariant = match self.track.call(control.place) {
+            Some((Call::InotifyAddWatch, _)) if values => invariant::NEXT_WD,
+            Some((Call::Ioctl, Some(scenario::call::ioctl::FIONREAD))) if values => {
+                invariant::UNREAD_BYTES
+            }
+            _ => invariant::OUTCOME,
+        };
         let difference = Difference {
             place: control.place,
             kind: Kind::Outcome,
-            invariant: if adds_watch {
-                invariant::NEXT_WD
-            } else {
-                invariant::OUTCOME
-            },
+            invariant,
             object: self.track.object_of_step(control.place),
             field: None,
             control: Some(side(control)),

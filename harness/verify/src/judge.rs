@@ -9,7 +9,7 @@ use scenario::{Known, Loss};
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
-use crate::Difference;
+use crate::{Difference, invariant};
 
 /// What a run of a scenario under an engine came to. Every verdict but `Pass` has a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,12 +156,14 @@ pub fn judge(
 
 /// Whether a declared loss accounts for a difference: the same group of invariants, and each `fd N`
 /// and `wd N` that the loss names is one that the difference is about. A loss that names neither
-/// has to name the object in full.
+/// has to name the object in full. A queue that is lost is not ready either.
 #[must_use]
 pub fn covers(loss: &Loss, difference: &Difference) -> bool {
     let named = numbers(&loss.object);
     let about = numbers(&difference.object);
-    loss.invariant == difference.invariant.group
+    let follows =
+        loss.invariant == invariant::UNREAD.group && difference.invariant == invariant::READY;
+    (loss.invariant == difference.invariant.group || follows)
         && if named.is_empty() {
             !loss.object.is_empty() && difference.object.contains(&loss.object)
         } else {
@@ -206,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::difference::{Kind, Side};
-    use crate::invariant::{self, Invariant, Unavoidable};
+    use crate::invariant::{Invariant, Unavoidable};
 
     fn difference(invariant: Invariant, object: &str) -> Difference {
         Difference {
@@ -416,6 +418,12 @@ mod tests {
         assert!(covers("\"dir/a\"", "\"dir/a\" (deleted)"));
         assert!(!covers("", "fd 3"));
         assert!(!covers("fd 3", ""));
+        let ready = difference(invariant::READY, "fd 5, fd 3");
+        assert!(super::covers(&queue_loss(), &ready));
+        assert!(!super::covers(
+            &queue_loss(),
+            &difference(invariant::READY, "fd 5, fd 4")
+        ));
     }
 
     #[test]

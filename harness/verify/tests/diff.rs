@@ -252,8 +252,17 @@ fn one_field_of_an_event_changes_at_a_time() {
     check_read(
         0,
         control(),
+        with(event(1, MODIFY, "a.cr.1.ghost")),
+        &[r#"step 3: fd 3, wd 1: name "a" became "a.cr.1.ghost": changed, I6.3"#],
+    );
+    check_read(
+        0,
+        control(),
         with(event(1, MODIFY, "b")),
-        &[r#"step 3: fd 3, wd 1: name "a" became "b": changed, I6.3"#],
+        &[
+            r#"step 3: fd 3, wd 1: wd=1 IN_MODIFY "a": lost, I6.2"#,
+            r#"step 3: fd 3, wd 1: wd=1 IN_MODIFY "b": spurious, I5.1"#,
+        ],
     );
     check_read(
         96,
@@ -379,6 +388,40 @@ fn a_call_that_returns_something_else_is_an_outcome() {
             "step 3: fd 3: 16 became not reached: outcome, I6.1",
             "step 3: fd 3, wd 1: wd=1 IN_OPEN: lost, I6.2",
         ],
+    );
+}
+
+#[test]
+fn a_result_that_tells_of_a_group_cites_what_it_tells() {
+    let check_call = |line: &str, expected: &str| {
+        let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\n{line}\n");
+        let scenario = scenario::parse(&text).expect("it parses").scenario;
+        let run = |value| {
+            let results = [(0, 3), (1, value)];
+            let observation = |(index, value)| Observation {
+                place: Place::Step(index),
+                outcome: Outcome::Value(value),
+                facts: Vec::new(),
+            };
+            Transcript {
+                observations: results.map(observation).to_vec(),
+            }
+        };
+        let found = diff(&scenario, &run(32), &run(1));
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, [expected]);
+    };
+    check_call(
+        "ioctl(n, FIONREAD)",
+        "step 2: fd 3: 32 became 1: outcome, I4.6",
+    );
+    check_call(
+        r#"inotify_add_watch(n, "f", IN_OPEN)"#,
+        "step 2: fd 3: 32 became 1: outcome, I2.3",
+    );
+    check_call(
+        "fcntl(n, F_GETFL)",
+        "step 2: fd 3: 32 became 1: outcome, I6.1",
     );
 }
 

@@ -256,17 +256,16 @@ fn identity(fact: &Fact) -> Identity<'_> {
     }
 }
 
-/// Whether two facts that stand alone are better told as one that changed.
+/// Whether two facts that stand alone are better told as one that changed. Events under two names
+/// are two events, unless one name is the other with something behind it (`a`, `a.cr.1.ghost`).
 fn one_field_apart(control: &Fact, restored: &Fact, members: &Members) -> bool {
     match (control, restored) {
         (Fact::Event(a), Fact::Event(b)) => {
-            let (wd, mask, name) = (a.wd == b.wd, a.mask == b.mask, a.name == b.name);
-            let (count, kin) = (
-                u8::from(wd) + u8::from(mask) + u8::from(name),
-                KIND & a.mask.0 & b.mask.0,
-            );
+            let equal = [a.wd == b.wd, a.mask == b.mask, a.name == b.name];
             // Equal in all three and still apart: one has a cookie, the other has none.
-            count >= 2 && kin != 0
+            equal.iter().filter(|equal| **equal).count() >= 2
+                && KIND & a.mask.0 & b.mask.0 != 0
+                && (a.name.0.starts_with(&b.name.0) || b.name.0.starts_with(&a.name.0))
         }
         (Fact::FanotifyEvent(a), Fact::FanotifyEvent(b)) => {
             let equal = [

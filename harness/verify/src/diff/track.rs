@@ -159,8 +159,14 @@ impl<'a> Track<'a> {
         })
     }
 
-    pub(super) fn call(&self, place: Place) -> Option<Call> {
-        self.step(place).map(|step| step.call)
+    /// The call of a step, and the value of the word that is its second argument, if it is one.
+    pub(super) fn call(&self, place: Place) -> Option<(Call, Option<u64>)> {
+        let step = self.step(place)?;
+        let word = match step.args.get(1) {
+            Some(Arg::Flags(_, value)) => Some(*value),
+            _ => None,
+        };
+        Some((step.call, word))
     }
 
     fn step(&self, place: Place) -> Option<&'a Step> {
