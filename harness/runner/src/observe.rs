@@ -6,8 +6,8 @@ use fsnotify::event::inotify::Events;
 use nix::unistd::Pid;
 use scenario::log::{self, Record, Tag};
 use scenario::{
-    Arg, Bytes, Call, Event, Expect, Fact, Name, Observation, Outcome, Place, Scenario, Step,
-    Transcript,
+    Arg, Bystander, Bytes, Call, Event, Expect, Fact, Name, Observation, Outcome, Place, Scenario,
+    Step, Transcript,
 };
 
 use crate::survey::{Drained, Names, Process, Queue};
@@ -77,11 +77,12 @@ pub fn transcript(
     surveys: Vec<(usize, Vec<Fact>)>,
     end: Vec<Fact>,
     drained: Vec<Drained>,
-    cast: (Pid, &Names),
+    main: Pid,
+    names: &Names,
 ) -> Result<Transcript, String> {
     let mut surveys: HashMap<usize, Vec<Fact>> = surveys.into_iter().collect();
     let mut cookies = Cookies::default();
-    let mut cast = Cast::new(scenario, records, cast.0, cast.1);
+    let mut cast = Cast::new(scenario, records, main, names);
     let mut observations = Vec::new();
     // A call that was blocked may have been logged before the step that let it go on.
     let mut records: Vec<&Record> = records.iter().collect();
@@ -118,7 +119,21 @@ pub fn transcript(
         outcome: Outcome::None,
         facts,
     });
-    Ok(Transcript { observations })
+    let mut transcript = Transcript { observations };
+    forget_numbers(&mut transcript, names);
+    Ok(transcript)
+}
+
+/// Takes inode numbers out of the names in events.
+fn forget_numbers(transcript: &mut Transcript, names: &Names) {
+    let facts = transcript.observations.iter_mut();
+    for fact in facts.flat_map(|observation| &mut observation.facts) {
+        let (Fact::Event(Event { name, .. }) | Fact::Bystander(Bystander { name, .. })) = fact
+        else {
+            continue;
+        };
+        *name = names.of_event(&name.0);
+    }
 }
 
 fn outcome(step: &Step, record: &Record) -> Outcome {

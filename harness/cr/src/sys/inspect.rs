@@ -107,6 +107,21 @@ pub fn unread(file: impl AsFd) -> Result<u64, Errno> {
     super::raw::unread(file.as_fd().as_raw_fd()).map(i64::cast_unsigned)
 }
 
+/// lseek(2) `SEEK_DATA`: where the next data at or behind `offset` begins; none behind the last.
+/// Moves the offset of the open file.
+///
+/// # Errors
+///
+/// The errno of the call: `EINVAL` where the filesystem does not know.
+pub fn next_data(file: impl AsFd, offset: u64) -> Result<Option<u64>, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+    match super::raw::lseek(file.as_fd().as_raw_fd(), offset, libc::SEEK_DATA) {
+        Ok(data) => Ok(Some(data.cast_unsigned())),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Extended attributes of what a path refers to, the path itself if it is a symbolic link; sorted
 /// by name. Empty where there are none or the filesystem has no such thing.
 #[must_use]

@@ -211,9 +211,15 @@ impl<'a> Run<'a> {
         let mut facts = survey.facts(None);
         facts.extend(survey::tree(&self.world.root)?);
         facts.extend(survey::leftovers(&processes)?);
-        let cast = (self.subject, &self.names);
-        let transcript =
-            observe::transcript(&self.scenario, records, self.surveys, facts, drained, cast)?;
+        let transcript = observe::transcript(
+            &self.scenario,
+            records,
+            self.surveys,
+            facts,
+            drained,
+            self.subject,
+            &self.names,
+        )?;
         self.times.watch_us += micros(before);
         self.times.total_us = micros(self.started);
         Ok(Answer::Finished {

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use cr::fanotify::take::{self, Namer, Taken};
@@ -147,19 +146,48 @@ pub(super) fn stat(path: &Path, metadata: &fs::Metadata, content: Option<u64>) -
     }
 }
 
-/// FNV-1a, 64 bits, of everything that can be read.
-pub(super) fn digest(mut file: fs::File) -> std::io::Result<u64> {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
+/// FNV-1a, 64 bits, of everything that can be read: of each block that is not all zeros its number
+/// and its bytes, so that a hole and zeros are equal content and a hole costs nothing.
+pub(super) fn digest(file: fs::File) -> std::io::Result<u64> {
+    const BLOCK: u64 = 4096;
     let mut buffer = vec![0; 1 << 16];
-    let mut hash = OFFSET;
+    let mut hash = Fnv::default();
+    let mut offset = 0;
     loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(hash);
+        offset = match inspect::next_data(&file, offset) {
+            Ok(Some(data)) => data - data % BLOCK,
+            Ok(None) => return Ok(hash.0),
+            // A filesystem that does not know its holes is read from end to end.
+            Err(_) => offset,
+        };
+        let n_read = file.read_at(&mut buffer, offset)?;
+        if n_read == 0 {
+            return Ok(hash.0);
         }
-        for &byte in &buffer[..n] {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+        let mut number = offset / BLOCK;
+        for block in buffer[..n_read].chunks(4096) {
+            if block.iter().any(|&byte| byte != 0) {
+                hash.add(&number.to_le_bytes());
+                hash.add(block);
+            }
+            number += 1;
+        }
+        offset += n_read as u64;
+    }
+}
+
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
-use scenario::{Arg, ArgKind, Bytes, Call, Object, Scenario};
+use scenario::{Arg, ArgKind, Bytes, Call, FlagSet, Object, Scenario};
 
 use super::descriptor::Seen;
 
@@ -18,6 +18,8 @@ use super::descriptor::Seen;
 pub struct Names {
     world: PathBuf,
     candidates: Vec<PathBuf>,
+    /// Whether the scenario makes files by `O_TMPFILE`.
+    has_unnamed: bool,
 }
 
 impl Names {
@@ -51,6 +53,7 @@ impl Names {
         Self {
             world: world.to_path_buf(),
             candidates,
+            has_unnamed: makes_unnamed(scenario),
         }
     }
 
@@ -66,6 +69,19 @@ impl Names {
         &self.candidates
     }
 
+    /// The name in an event. That of a file made by `O_TMPFILE` is `#` and its inode number
+    /// (`d_mark_tmpfile`), which no more stays the same than any other inode number: only the `#` of
+    /// it is shown, in a scenario that makes such files.
+    #[must_use]
+    pub fn of_event(&self, name: &[u8]) -> Bytes {
+        match name.strip_prefix(b"#") {
+            Some(number) if self.has_unnamed && number.iter().all(u8::is_ascii_digit) => {
+                Bytes::from("#")
+            }
+            _ => Bytes::from(name),
+        }
+    }
+
     /// A path as facts show it: relative to the world, `.` for its root; as it is elsewhere.
     #[must_use]
     pub fn shown(&self, path: &[u8]) -> Bytes {
@@ -75,6 +91,16 @@ impl Names {
             Err(_) => Bytes::from(path),
         }
     }
+}
+
+/// Whether some step opens with `O_TMPFILE`.
+fn makes_unnamed(scenario: &Scenario) -> bool {
+    let tmpfile = u64::from(nix::libc::O_TMPFILE.cast_unsigned());
+    scenario.steps.iter().any(|step| {
+        step.args
+            .iter()
+            .any(|arg| matches!(arg, Arg::Flags(FlagSet::Open, bits) if bits & tmpfile == tmpfile))
+    })
 }
 
 /// A path without `.` and `..`, below the world; none for one that leaves it.
@@ -175,7 +201,9 @@ impl<'a> Resolver<'a> {
                 seen.number == Some((sdev(metadata.dev()), Ino(metadata.ino())))
             });
         match link.strip_suffix(DELETED) {
-            Some(name) if !has_this_name => Object::Ghost(self.names.shown(name)),
+            Some(name) if !has_this_name => {
+                Object::Ghost(self.names.shown(unnumbered(name, seen.number)))
+            }
             _ => Object::Path(self.names.shown(link)),
         }
     }
@@ -212,6 +240,16 @@ impl<'a> Resolver<'a> {
             Some(name) => Some(Object::Ghost(self.names.shown(name))),
             None => Some(Object::Path(self.names.shown(&link))),
         }
+    }
+}
+
+/// A file made by `O_TMPFILE` is called by its inode number (`d_mark_tmpfile`: `#12`), which is no
+/// more the same after a restore than any other inode number: only the `#` of it is kept.
+fn unnumbered(name: &[u8], number: Option<(Sdev, Ino)>) -> &[u8] {
+    let own = number.map(|(_, ino)| ino.0.to_string());
+    match own.and_then(|own| name.strip_suffix(own.as_bytes())) {
+        Some(rest) if rest.ends_with(b"/#") => rest,
+        _ => name,
     }
 }
 
