@@ -204,7 +204,7 @@ fn by_handle(anchor: &Path, file: &FileHandle) -> Result<Vec<u8>, Errno> {
 
 /// Where the filesystem with this number is mounted.
 fn anchors(fsid: [u32; 2]) -> Vec<PathBuf> {
-    let Ok(mounts) = Mounts::of(std::process::id().cast_signed()) else {
+    let Ok(mounts) = Mounts::of(nix::unistd::gettid().as_raw()) else {
         return Vec::new();
     };
     let is = |path: &PathBuf| crate::sys::fanotify::fsid(path) == Ok(fsid);
