@@ -30,7 +30,7 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "process {} ({}) waits for its answer",
+            "process {} ({}) waits for permission",
             self.tid, self.name
         )?;
         match &self.file {

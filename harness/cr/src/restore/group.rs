@@ -50,6 +50,10 @@ pub(super) fn make(
             }
             Some(Object::Fanotify(group)) => {
                 let made = make_fanotify(group, &mut targets).map_err(at)?;
+                let flags = file.flags.cast_signed() & !libc::O_ASYNC;
+                descriptor::set_flags(&made.fd, flags)
+                    .context("fcntl", "F_SETFL")
+                    .map_err(at)?;
                 stage.put(index, &made.fd)?;
                 arming.push((index, made));
             }

@@ -60,8 +60,9 @@ impl<'a> Cast<'a> {
         for event in Events::new(read.events) {
             let event = event.map_err(|error| error.to_string())?;
             let link = links.next().unwrap_or_default();
+            let mut told = Told::default();
             let records = event.records();
-            let records = records.map(|record| self.record(&record, &mut names));
+            let records = records.map(|record| self.record(&record, &mut names, &mut told));
             let records = records.collect();
             facts.push(Fact::FanotifyEvent(FanotifyEvent {
                 fd,
@@ -105,15 +106,26 @@ impl<'a> Cast<'a> {
         &mut self,
         record: &Info<'_>,
         names: &mut impl Iterator<Item = &'n [u8]>,
+        told: &mut Told,
     ) -> String {
-        let mut of = |fid: &Fid| self.fid(fid, names.next().unwrap_or_default());
         let quoted = |name: &[u8]| Bytes::from(name).to_string();
+        let mut of = |fid: &Fid, name: &[u8]| {
+            let directory = self.fid(fid, names.next().unwrap_or_default(), None);
+            told.entry = entry(&directory, name);
+            format!("{} {}", shown(&directory), quoted(name))
+        };
         match record {
-            Info::Fid(fid) => format!("FID {}", of(fid)),
-            Info::Dfid(fid) => format!("DFID {}", of(fid)),
-            Info::DfidName(fid, name) => format!("DFID_NAME {} {}", of(fid), quoted(name)),
-            Info::OldDfidName(fid, name) => format!("OLD_DFID_NAME {} {}", of(fid), quoted(name)),
-            Info::NewDfidName(fid, name) => format!("NEW_DFID_NAME {} {}", of(fid), quoted(name)),
+            Info::DfidName(fid, name) => format!("DFID_NAME {}", of(fid, name)),
+            Info::OldDfidName(fid, name) => format!("OLD_DFID_NAME {}", of(fid, name)),
+            Info::NewDfidName(fid, name) => format!("NEW_DFID_NAME {}", of(fid, name)),
+            Info::Fid(fid) => {
+                let object = self.fid(fid, names.next().unwrap_or_default(), told.entry.take());
+                format!("FID {}", shown(&object))
+            }
+            Info::Dfid(fid) => {
+                let object = self.fid(fid, names.next().unwrap_or_default(), None);
+                format!("DFID {}", shown(&object))
+            }
             Info::Pidfd(fd) if *fd >= 0 => "PIDFD".to_owned(),
             Info::Pidfd(fd) => format!("PIDFD {fd}"),
             Info::Error { error, count } => format!("ERROR {error} count {count}"),
@@ -126,22 +138,49 @@ impl<'a> Cast<'a> {
         }
     }
 
-    /// The name of an object, or the last one that it had; a number for one that never had any
-    /// when its events were read.
-    fn fid(&mut self, fid: &Fid, name: &[u8]) -> String {
+    /// The name of an object; of one that is gone, the name that the event itself tells of, or the
+    /// last one that it had; a number for one that never had any when its events were read.
+    fn fid(&mut self, fid: &Fid, name: &[u8], told: Option<Bytes>) -> Object {
         if !name.is_empty() {
             let object = self.named(name);
-            self.objects.insert(*fid, object);
+            self.objects.insert(*fid, object.clone());
+            return object;
+        }
+        if let Some(name) = told {
+            return Object::Ghost(name);
         }
         let unnamed = self.objects.values();
         let unnamed = unnamed.filter(|object| matches!(object, Object::Unnamed(_)));
         let next = u32::try_from(unnamed.count() + 1).expect("fewer objects than events");
         let object = self.objects.entry(*fid).or_insert(Object::Unnamed(next));
-        match object {
-            Object::Path(path) => path.to_string(),
-            Object::Ghost(path) => format!("{path} (deleted)"),
-            Object::Other(text) => text.clone(),
-            Object::Unnamed(number) => format!("unnamed#{number}"),
-        }
+        object.clone()
+    }
+}
+
+/// What the records of one event tell of each other.
+#[derive(Debug, Default)]
+struct Told {
+    /// The path that the record before spells: its object may be gone when the event is read.
+    entry: Option<Bytes>,
+}
+
+fn entry(directory: &Object, name: &[u8]) -> Option<Bytes> {
+    let directory = match directory {
+        Object::Path(path) | Object::Ghost(path) => &path.0[..],
+        Object::Other(_) | Object::Unnamed(_) => return None,
+    };
+    Some(match (directory, name) {
+        (_, b".") => Bytes::from(directory),
+        (b".", _) => Bytes::from(name),
+        _ => Bytes([directory, b"/", name].concat()),
+    })
+}
+
+fn shown(object: &Object) -> String {
+    match object {
+        Object::Path(path) => path.to_string(),
+        Object::Ghost(path) => format!("{path} (deleted)"),
+        Object::Other(text) => text.clone(),
+        Object::Unnamed(number) => format!("unnamed#{number}"),
     }
 }
