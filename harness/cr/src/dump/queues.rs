@@ -98,7 +98,13 @@ impl Taken {
     }
 
     /// The subject is not to run on: what was read is in the image.
-    pub(super) fn forget(self) -> Result<(), DumpError> {
+    pub(super) fn forget(mut self) -> Result<(), DumpError> {
+        // All at once, as far as a kill can tell: no journal is to be put back when another is gone.
+        for group in &mut self.groups {
+            if let Kept::Journal(journal, _) = &mut group.kept {
+                journal.retire();
+            }
+        }
         self.groups
             .into_iter()
             .try_for_each(|group| forget(group.kept))

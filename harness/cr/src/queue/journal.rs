@@ -132,6 +132,11 @@ impl Journal {
         Ok(Some(journal))
     }
 
+    /// Makes it the journal of one who has taken nothing: what it has is safe elsewhere.
+    pub fn retire(&mut self) {
+        self.map.bytes_mut()[at::MAGIC..at::PHASE].fill(0);
+    }
+
     /// What its dumper wanted to find again.
     #[must_use]
     pub fn context(&self) -> &[u8] {
@@ -306,6 +311,9 @@ mod tests {
         assert_eq!(journal.next_wd(), Wd::new(7));
         assert_eq!(journal.bytes(), [first, second].concat());
         assert_eq!(journal.final_state().unwrap(), None);
+        let mut journal = journal;
+        journal.retire();
+        assert!(Journal::open(&path).unwrap().is_none());
     }
 
     #[test]

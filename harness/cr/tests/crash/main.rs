@@ -1,0 +1,228 @@
+//! A dumper is killed at each of its system calls. What it leaves is a subject that is whole, or
+//! becomes so by [`cr::recover`], and an image that is complete or not there.
+//!
+//! By default at every seventh of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
+//! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=all` at those too.
+
+#[path = "../queue/equal.rs"]
+mod equal;
+mod subject;
+mod trace;
+#[path = "../queue/user.rs"]
+mod user;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use cr::dump::Outcome;
+use cr::{Afterwards, DumpOptions, Image};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::unistd::Pid;
+
+use subject::{State, Subject};
+use trace::{Ended, Traced};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some(subject::ROLE) => return subject::run(Path::new(&arguments.next().unwrap())),
+        Some(DUMPER) => {
+            let (pid, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
+            let mode = arguments.next().unwrap();
+            return dumper(pid.parse().unwrap(), Path::new(&directory), &mode);
+        }
+        Some(RECOVERER) => return recoverer(Path::new(&arguments.next().unwrap())),
+        Some(_) | None => {}
+    }
+    let permitted = user::settle();
+    let mut arguments = Arguments::from_args();
+    // Each test waits for all children of this process.
+    arguments.test_threads = Some(1);
+    let trials = [
+        (
+            "a_dumper_may_be_killed_anywhere_if_the_subject_runs_on",
+            "runs-on",
+        ),
+        (
+            "a_dumper_may_be_killed_anywhere_if_the_subject_ends",
+            "ends",
+        ),
+        (
+            "a_dumper_that_cannot_write_may_be_killed_anywhere",
+            "no-image",
+        ),
+    ];
+    let trials = trials.map(|(name, mode)| Trial::test(name, || kill_everywhere(mode)));
+    let trials = user::trials(permitted, trials.into());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+const DUMPER: &str = "be-the-dumper";
+
+/// The dumper: asks to be traced, and dumps.
+fn dumper(pid: i32, directory: &Path, mode: &str) -> ExitCode {
+    let image = image_path(directory);
+    let afterwards = match mode {
+        "ends" => Afterwards::Ends,
+        _ => Afterwards::RunsOn,
+    };
+    if mode == "no-image" {
+        // The rename to the name of the image fails.
+        fs::create_dir(&image).unwrap();
+    }
+    let options = options(directory);
+    trace::begin();
+    match cr::dump_to_file(Pid::from_raw(pid), &image, (&options, afterwards)) {
+        Ok((_, losses)) if losses.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(3),
+        Err(_) if mode == "no-image" => ExitCode::SUCCESS,
+        Err(error) => {
+            trace::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+const RECOVERER: &str = "be-who-recovers";
+
+/// Asks to be traced, and recovers.
+fn recoverer(directory: &Path) -> ExitCode {
+    let options = options(directory);
+    trace::begin();
+    match cr::recover(&image_path(directory), &options) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            trace::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn image_path(directory: &Path) -> PathBuf {
+    directory.join("images/image")
+}
+
+/// Where handles cannot be opened, paths lead to what is watched.
+fn options(directory: &Path) -> DumpOptions {
+    DumpOptions {
+        root: directory.to_owned(),
+        paths: subject::PATHS.iter().map(PathBuf::from).collect(),
+        ..DumpOptions::default()
+    }
+}
+
+/// Which calls to kill at.
+#[derive(Clone, Copy)]
+struct Calls {
+    step: usize,
+    /// The calls that fill a queue too.
+    with_fill: bool,
+}
+
+impl Calls {
+    fn wanted() -> Self {
+        let wanted = std::env::var("NOTIFREEZE_CRASH").unwrap_or_default();
+        Self {
+            step: if wanted.is_empty() { 7 } else { 1 },
+            with_fill: wanted == "all",
+        }
+    }
+}
+
+fn kill_everywhere(mode: &str) -> Result<(), Failed> {
+    let calls = Calls::wanted();
+    // All subjects do the same; this one is read to know what the others have.
+    let expected = Subject::start()?.read()?;
+    let mut n_killed = 0;
+    let mut n_recovered = 0;
+    for n in (0..).step_by(calls.step) {
+        let subject = Subject::start()?;
+        let fdinfo = subject.fdinfo()?;
+        let ended = kill_at(n, &subject, (mode, calls))?;
+        if let Ended::Exited(status @ 1..) = ended {
+            return Err(format!("{mode}: the dumper failed: {status}").into());
+        }
+        let recovered = after(&subject, (&expected, &fdinfo), (mode, &ended)).map_err(|error| {
+            let problem = error.message().unwrap_or_default();
+            format!("{mode}: killed at call {n} ({ended}): {problem}")
+        })?;
+        n_recovered += usize::from(recovered);
+        match ended {
+            Ended::Killed { .. } => n_killed += 1,
+            Ended::Exited(_) => break,
+        }
+    }
+    eprintln!("{mode}: killed at {n_killed} calls, {n_recovered} times there was a journal");
+    // A dump that was never killed behind its drain says nothing.
+    if n_killed < 100 / calls.step || n_recovered < 20 / calls.step {
+        return Err(format!("killed at {n_killed} calls, {n_recovered} recovered").into());
+    }
+    Ok(())
+}
+
+/// Lets the one who is to be killed run to its `n`th call.
+fn kill_at(n: usize, subject: &Subject, (mode, calls): (&str, Calls)) -> Result<Ended, Failed> {
+    let this = std::env::current_exe()?;
+    let pid = subject.pid().to_string();
+    let directory = subject.directory().to_str().unwrap().to_owned();
+    let dumper = |mode, n| {
+        let arguments = [DUMPER, &pid, &directory, mode];
+        Traced::start(&this, &arguments, calls.with_fill)?.run_to(n)
+    };
+    if mode != "recover" {
+        return dumper(mode, n);
+    }
+    // Another dumper each time, killed somewhere behind its drain; the same ones in each run.
+    let ended = dumper("runs-on", 240 + n * 37 % 240)?;
+    if let Ended::Exited(_) = ended {
+        return Err("the first dumper was to be killed".into());
+    }
+    let arguments = [RECOVERER, &directory];
+    Traced::start(&this, &arguments, calls.with_fill)?.run_to(n)
+}
+
+/// Recovers, and looks at what there is. Whether there was something to recover.
+fn after(
+    subject: &Subject,
+    (expected, fdinfo): (&State, &[String]),
+    (mode, ended): (&str, &Ended),
+) -> Result<bool, Failed> {
+    let image = image_path(subject.directory());
+    let options = options(subject.directory());
+    let recovered = cr::recover(&image, &options)?;
+    let mut left = Vec::new();
+    for entry in fs::read_dir(image.parent().unwrap())? {
+        left.push(entry?.file_name());
+    }
+    let has_image = left == ["image"];
+    if !has_image && !left.is_empty() {
+        return Err(format!("leftovers {left:?}").into());
+    }
+    if has_image && mode != "no-image" {
+        Image::read(&image)?;
+    }
+    let put_back = recovered
+        .iter()
+        .any(|it| matches!(it.outcome, Outcome::PutBack { .. }));
+    let queue_is_in_image = mode == "ends" && has_image && !put_back;
+    let must_have_image = matches!(mode, "runs-on" | "ends") && matches!(ended, Ended::Exited(_));
+    if matches!(ended, Ended::Exited(_)) && put_back || must_have_image && !has_image {
+        return Err(format!("one who was not killed left {recovered:?}").into());
+    }
+    if !subject.is_stopped()? {
+        return Err("the subject runs".into());
+    }
+    if subject.fdinfo()? != fdinfo {
+        return Err(format!("{fdinfo:?} became {:?}", subject.fdinfo()?).into());
+    }
+    let mut found = subject.read()?;
+    if queue_is_in_image {
+        if found.queues.iter().any(|queue| !queue.is_empty()) {
+            return Err("the queue is in the image, and in the subject".into());
+        }
+        found.queues.clone_from(&expected.queues);
+    }
+    expected.expect(&found)?;
+    Ok(put_back)
+}

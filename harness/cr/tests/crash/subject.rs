@@ -1,0 +1,172 @@
+//! A process with groups that have unread events, stopped.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use cr::queue::{cursor, drain};
+use cr::sys::{inspect, raw, watch};
+use fsnotify::Wd;
+use fsnotify::inotify::Mask;
+use libtest_mimic::Failed;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::equal::difference;
+
+pub(crate) const ROLE: &str = "be-the-subject";
+
+/// Names below its directory.
+pub(crate) const PATHS: [&str; 4] = ["tree", "tree/d", "tree/d/moved", "tree/g"];
+
+pub(crate) struct Subject {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+/// What reading the groups yields: queues and next wds.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) queues: Vec<Vec<u8>>,
+    next_wds: Vec<Wd>,
+}
+
+impl Subject {
+    pub(crate) fn start() -> Result<Self, Failed> {
+        let directory = tempfile::tempdir()?;
+        fs::create_dir(directory.path().join("tree"))?;
+        fs::create_dir(directory.path().join("images"))?;
+        let child = Command::new(std::env::current_exe()?)
+            .args([ROLE, directory.path().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let subject = Self { child, directory };
+        match waitpid(subject.pid(), Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(subject),
+            other => Err(format!("the subject did not stop: {other:?}").into()),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its groups, by descriptors of our own.
+    fn groups(&self) -> Result<Vec<OwnedFd>, Failed> {
+        let pidfd = inspect::pidfd_open(self.pid())?;
+        let numbers = inspect::groups(self.pid())?;
+        let groups = numbers
+            .into_iter()
+            .map(|fd| inspect::pidfd_getfd(&pidfd, fd));
+        Ok(groups.collect::<Result<_, _>>()?)
+    }
+
+    /// Watches and flags of the groups. Looking at them changes nothing.
+    pub(crate) fn fdinfo(&self) -> Result<Vec<String>, Failed> {
+        let pid = self.pid();
+        let numbers = inspect::groups(pid)?.into_iter();
+        let texts = numbers.map(|fd| fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")));
+        Ok(texts.collect::<Result<_, _>>()?)
+    }
+
+    /// Reads the queues, for good.
+    pub(crate) fn read(&self) -> Result<State, Failed> {
+        let mut state = State {
+            queues: Vec::new(),
+            next_wds: Vec::new(),
+        };
+        for group in self.groups()? {
+            state.queues.push(drain(group.as_fd())?);
+            let next_wd = cursor::probe(group.as_fd(), &mut Vec::new())?;
+            state.next_wds.push(next_wd);
+        }
+        Ok(state)
+    }
+
+    /// The letter of /proc/PID/stat: T for stopped.
+    pub(crate) fn is_stopped(&self) -> Result<bool, Failed> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        Ok(stat.contains(") T "))
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // It is stopped, and must not run on.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl State {
+    /// Another subject that did the same must have the same.
+    pub(crate) fn expect(&self, found: &Self) -> Result<(), Failed> {
+        if self.next_wds != found.next_wds {
+            return Err(format!("next wds {:?}, not {:?}", found.next_wds, self.next_wds).into());
+        }
+        for (expected, found) in self.queues.iter().zip(&found.queues) {
+            if let Some(difference) = difference(expected, found) {
+                return Err(difference.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The subject: a group with watches and unread events of many kinds, and one without; a watched
+/// ghost.
+pub(crate) fn run(directory: &Path) -> ExitCode {
+    std::env::set_current_dir(directory.join("tree")).unwrap();
+    // Whatever the one who runs the tests left open.
+    cr::sys::descriptor::close_range(3, u32::MAX).unwrap();
+    let group = watch::init().unwrap();
+    let group = group.as_fd();
+    let quiet = watch::init().unwrap();
+    let all = Mask::ALL_EVENTS;
+    fs::create_dir("d").unwrap();
+    for file in ["d/f", "g", "gone"] {
+        fs::write(file, "content").unwrap();
+    }
+    watch::add_watch(group, b".", Mask(all.0 & !libc::IN_ACCESS)).unwrap();
+    watch::add_watch(group, b"d", all).unwrap();
+    watch::set_next_wd(group, Wd::new(40).unwrap()).unwrap();
+    watch::add_watch(group, b"d/f", Mask(all.0 | libc::IN_EXCL_UNLINK)).unwrap();
+    watch::add_watch(group, b"g", Mask(libc::IN_ATTRIB | libc::IN_ONESHOT)).unwrap();
+    let dead = watch::add_watch(group, b"gone", all).unwrap();
+    watch::add_watch(quiet.as_fd(), b"g", all).unwrap();
+
+    let ghost = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open("ghost")
+        .unwrap();
+    watch::add_watch_on(group, &ghost, all).unwrap();
+    fs::remove_file("ghost").unwrap();
+    nix::unistd::write(&ghost, b"ghostly").unwrap();
+    fs::write("d/f", "other content").unwrap();
+    fs::rename("d/f", "d/moved").unwrap();
+    fs::remove_file("gone").unwrap();
+    assert!(
+        watch::rm_watch(group, dead).is_err(),
+        "ended with its inode"
+    );
+    fs::write("d/new", "").unwrap();
+    fs::rename("d/new", "new").unwrap();
+    fs::remove_file("new").unwrap();
+    watch::set_next_wd(group, Wd::new(60).unwrap()).unwrap();
+    // The descriptors that it began with are not of a kind that is dumped.
+    for fd in 0..3 {
+        let _ = raw::close(fd);
+    }
+    raise(Signal::SIGSTOP).unwrap();
+    assert!(group.as_raw_fd() > 2 && ghost.as_raw_fd() > 2);
+    ExitCode::SUCCESS
+}
