@@ -2,7 +2,7 @@
 
 mod filesystem;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,10 @@ const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 #[derive(Debug)]
 pub struct Bystander {
     group: OwnedFd,
-    watched: HashMap<Wd, Object>,
+    /// Every name by which an inode was found, in order.
+    watched: HashMap<Wd, Vec<Object>>,
+    /// What the subject holds, by the name that its descriptor shows.
+    held: HashSet<Object>,
     filesystem: Option<FilesystemMark>,
 }
 
@@ -39,6 +42,7 @@ impl Bystander {
         let mut bystander = Self {
             group,
             watched: HashMap::new(),
+            held: HashSet::new(),
             filesystem: FilesystemMark::attach(names),
         };
         for name in names.candidates() {
@@ -50,20 +54,45 @@ impl Bystander {
         for (pid, fd, object) in survey.inodes() {
             let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
             bystander.watch(&path, Mask(0), object);
+            bystander.held.insert(object.clone());
         }
         Ok(bystander)
     }
 
-    /// What is not there, or is no file of the world, is not watched. The first name of an inode
-    /// stands for it.
+    /// What is not there, or is no file of the world, is not watched.
     fn watch(&mut self, path: &Path, flags: Mask, object: &Object) {
         if matches!(object, Object::Other(_)) {
             return;
         }
         let mask = Mask(Mask::ALL_EVENTS.0 | flags.0);
         if let Ok(wd) = watch::add_watch(self.group.as_fd(), path.as_os_str().as_bytes(), mask) {
-            self.watched.entry(wd).or_insert_with(|| object.clone());
+            self.watched.entry(wd).or_default().push(object.clone());
         }
+    }
+
+    /// What an event was heard on, by the name that the subject knows it by: that of a descriptor,
+    /// or of the directory that a descriptor's name is in; else by the first name.
+    fn named(&self, wd: Wd, child: &[u8]) -> Option<Object> {
+        let names = self.watched.get(&wd)?;
+        let known = |object: &&Object| match object {
+            _ if child.is_empty() => self.held.contains(object),
+            Object::Path(path) | Object::Ghost(path) => {
+                let mut path = if path.0 == b"." {
+                    Vec::new()
+                } else {
+                    path.0.clone()
+                };
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(child);
+                let path = Bytes::from(path.as_slice());
+                self.held.contains(&Object::Path(path.clone()))
+                    || self.held.contains(&Object::Ghost(path))
+            }
+            Object::Other(_) | Object::Unnamed(_) => false,
+        };
+        names.iter().find(known).or(names.first()).cloned()
     }
 
     /// Everything heard since [`attach`](Self::attach), in order.
@@ -80,7 +109,7 @@ impl Bystander {
                     return Err("bystander: its own queue overflowed".to_owned());
                 }
                 Ok(Heard {
-                    watched: event.wd.and_then(|wd| self.watched.get(&wd).cloned()),
+                    watched: event.wd.and_then(|wd| self.named(wd, event.name)),
                     mask: event.mask,
                     name: Bytes::from(event.name),
                 })

@@ -109,7 +109,7 @@ impl Allowances {
         let close = if writes { CLOSE_WRITE } else { CLOSE_NOWRITE };
         for (rule, bits) in [(Unavoidable::Close, close), (Unavoidable::Open, OPEN)] {
             self.push(rule, bits, 1, Watched::Filesystem);
-            self.push(rule, bits, 1, self_watch(descriptor));
+            self.push(rule, bits, 1, Watched::Itself(descriptor.object.clone()));
             if let Object::Path(path) | Object::Ghost(path) = &descriptor.object {
                 self.push(rule, bits, 1, Watched::in_parent(path));
             }
@@ -149,7 +149,12 @@ impl Allowances {
         let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
         // An unlinked directory keeps a link of its own: nobody else names it.
         if n_links > 0 && descriptor.kind != DescriptorKind::Directory {
-            self.push(Unavoidable::GhostName, MOVE_SELF, 1, self_watch(descriptor));
+            self.push(
+                Unavoidable::GhostName,
+                MOVE_SELF,
+                1,
+                Watched::Itself(descriptor.object.clone()),
+            );
             self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Any);
             self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Filesystem);
         } else {
@@ -180,17 +185,6 @@ impl Allowances {
             bits,
             left,
         });
-    }
-}
-
-/// Who watches the file that a descriptor refers to. A file with several names may be watched by
-/// another one of them.
-fn self_watch(descriptor: &Descriptor) -> Watched {
-    let n_links = descriptor.stat.as_ref().map_or(1, |stat| stat.nlink);
-    if n_links > 1 && descriptor.kind != DescriptorKind::Directory {
-        Watched::Any
-    } else {
-        Watched::Itself(descriptor.object.clone())
     }
 }
 
