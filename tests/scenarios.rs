@@ -9,14 +9,26 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use notifreeze::case::{self, Report};
-use notifreeze::engine::EngineSpec;
+use notifreeze::engine::{Criu, EngineSpec};
 use notifreeze::gate;
 use notifreeze::sandbox::Programs;
 use notifreeze::suite::{self, Case};
 use verify::Verdict;
 
-/// Engines that every machine has. Others have tests where they are installed.
-const ENGINES: [EngineSpec; 1] = [EngineSpec::Builtin];
+/// Builtin everywhere; CRIU where the variable `CRIU` names one (`ci/criu` fetches one).
+fn engines() -> Vec<EngineSpec> {
+    let mut engines = vec![EngineSpec::Builtin];
+    if std::env::var_os("CRIU").is_some() {
+        let criu = EngineSpec::Criu(Criu::from_environment());
+        if let Some(reason) = criu.lacks() {
+            eprintln!("warning: every test under criu is skipped: {reason}");
+        }
+        engines.push(criu);
+    } else {
+        eprintln!("note: no tests under criu: the variable CRIU names none (see ci/criu)");
+    }
+    engines
+}
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
@@ -38,7 +50,7 @@ fn main() -> ExitCode {
             )))
         }));
     }
-    for engine in ENGINES {
+    for engine in engines() {
         for case in &cases {
             trials.push(trial(
                 case.clone(),
