@@ -151,17 +151,12 @@ impl Picture {
             "<line x1=\"{from}\" y1=\"{y}\" x2=\"{to}\" y2=\"{y}\" class=\"link {class}\"/>"
         ));
         if let Some((kind, invariant)) = row.differs {
-            let kind = if row.unavoidable {
+            let remark = if row.unavoidable {
                 "unavoidable".to_owned()
             } else {
-                kind.to_string()
+                format!("{kind} {invariant}")
             };
-            self.text(
-                middle,
-                &format!("remark {class}"),
-                &format!("{kind} {invariant}"),
-                STEP_CHARS,
-            );
+            self.text(middle, &format!("remark {class}"), &remark, STEP_CHARS);
         }
     }
 
