@@ -11,6 +11,7 @@ pub mod bystander;
 pub mod case;
 pub mod cli;
 pub mod criu_images;
+pub mod cuts;
 pub mod diagnostics;
 pub mod engine;
 pub mod gate;

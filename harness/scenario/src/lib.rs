@@ -8,6 +8,7 @@
 mod bytes;
 pub mod call;
 mod check;
+mod cut;
 pub mod errno;
 mod flags;
 pub mod limits;
@@ -23,6 +24,7 @@ mod transcript;
 pub use bytes::Bytes;
 pub use call::{ArgKind, Call, ResultKind, Signature};
 pub use check::check;
+pub use cut::{cut_at, positions, repeat_cuts};
 pub use flags::{FlagSet, FlagText};
 pub use parse::{Parsed, StepPlace, check_parse, parse, parse_and_check};
 pub use print::print;

@@ -12,6 +12,7 @@ use verify::Verdict;
 
 use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
+use crate::cuts::{self, CutAt, Cuts};
 use crate::engine::{Commands, Criu, EngineSpec};
 use crate::gate;
 use crate::report::{self, Results};
@@ -45,8 +46,18 @@ pub(super) struct Args {
     /// Give up a run that takes longer, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = case::LIMIT_MS / 1000)]
     limit: u64,
+    /// Where to cut instead of where the scenario says: `all` places one after the other, a `random`
+    /// one, or behind this many steps.
+    #[arg(long, value_name = "PLACE", value_parser = CutAt::parse)]
+    cut_at: Option<CutAt>,
+    /// Cuts in a row at each place.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cycles: u16,
+    /// Chooses the random place.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Record what is seen as the snapshots, instead of comparing with them.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["cut_at", "cycles"])]
     accept: bool,
     /// Show the transcript of every scenario, not only of those that fail. A single scenario is
     /// always shown.
@@ -144,6 +155,11 @@ fn run_all(
     programs: &Programs,
     options: &Options,
 ) -> Vec<Report> {
+    let cuts = Cuts {
+        at: args.cut_at.unwrap_or(CutAt::Written),
+        n_cycles: args.cycles.into(),
+        seed: args.seed,
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let n_jobs = args.jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
     let bar = ProgressBar::new(cases.len() as u64).with_style(
@@ -160,7 +176,7 @@ fn run_all(
                         return;
                     };
                     bar.set_message(case.name.clone());
-                    let report = case::run(case, engine, programs, options);
+                    let report = cuts::run(case, &cuts, engine, programs, options);
                     done.lock().expect("no thread panics while it holds this")[index] =
                         Some(report);
                     bar.inc(1);
