@@ -39,6 +39,23 @@ pub struct Cuts {
     pub seed: u64,
 }
 
+impl Cuts {
+    /// The options of `notifreeze run` that ask for these cuts, with a space before them.
+    #[must_use]
+    pub fn options(&self) -> String {
+        let mut options = match self.at {
+            CutAt::Written => String::new(),
+            CutAt::Place(place) => format!(" --cut-at {place}"),
+            CutAt::All => " --cut-at all".to_owned(),
+            CutAt::Random => format!(" --cut-at random --seed {}", self.seed),
+        };
+        if self.n_cycles != 1 {
+            options += &format!(" --cycles {}", self.n_cycles);
+        }
+        options
+    }
+}
+
 impl CutAt {
     /// Reads `all`, `random` or a number.
     ///

@@ -90,6 +90,11 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             Snapshot::Compare
         },
     };
+    let cuts = Cuts {
+        at: args.cut_at.unwrap_or(CutAt::Written),
+        n_cycles: args.cycles.into(),
+        seed: args.seed,
+    };
     let started = Instant::now();
     let engine = engine(args);
     if let Some(reason) = engine.lacks() {
@@ -97,7 +102,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             "warning: the engine {engine} cannot work here, every scenario is skipped: {reason}"
         );
     }
-    let reports = run_all(&cases, args, &engine, &programs, &options);
+    let reports = run_all(&cases, (args.jobs, &cuts), &engine, &programs, &options);
     let wall = started.elapsed();
     if args.accept {
         for (case, report) in cases.iter().zip(&reports) {
@@ -111,7 +116,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             Verdict::Fail(_) | Verdict::Fixed(_) | Verdict::Broken(_)
         );
         if bad || args.show || cases.len() == 1 {
-            show(case, report);
+            show(case, report, &cuts);
         }
     }
     anstream::println!("{}", summary(&reports, &engine, wall));
@@ -150,18 +155,13 @@ fn publish(args: &Args, cases: &[Case], reports: &[Report], wall: Duration) -> R
 /// Runs the cases on as many threads as there are jobs; reports in the order of the cases.
 fn run_all(
     cases: &[Case],
-    args: &Args,
+    (n_jobs, cuts): (Option<usize>, &Cuts),
     engine: &EngineSpec,
     programs: &Programs,
     options: &Options,
 ) -> Vec<Report> {
-    let cuts = Cuts {
-        at: args.cut_at.unwrap_or(CutAt::Written),
-        n_cycles: args.cycles.into(),
-        seed: args.seed,
-    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let n_jobs = args.jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
+    let n_jobs = n_jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
     let bar = ProgressBar::new(cases.len() as u64).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}").expect("a fixed template"),
     );
@@ -176,7 +176,7 @@ fn run_all(
                         return;
                     };
                     bar.set_message(case.name.clone());
-                    let report = cuts::run(case, &cuts, engine, programs, options);
+                    let report = cuts::run(case, cuts, engine, programs, options);
                     done.lock().expect("no thread panics while it holds this")[index] =
                         Some(report);
                     bar.inc(1);
@@ -227,7 +227,7 @@ fn verdict_cell(verdict: &Verdict) -> Cell {
         .add_attribute(Attribute::Bold)
 }
 
-fn show(case: &Case, report: &Report) {
+fn show(case: &Case, report: &Report, cuts: &Cuts) {
     anstream::println!(
         "\n{} under {}: {}",
         report.name,
@@ -236,9 +236,10 @@ fn show(case: &Case, report: &Report) {
     );
     anstream::println!("{}", report.details());
     anstream::println!(
-        "repeat: notifreeze run {} {}\n",
+        "repeat: notifreeze run {} {}{}\n",
         case.path.display(),
-        report.engine.options()
+        report.engine.options(),
+        cuts.options()
     );
 }
 
