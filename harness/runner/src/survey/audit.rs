@@ -164,13 +164,12 @@ pub(super) fn digest(file: fs::File) -> std::io::Result<u64> {
         if n_read == 0 {
             return Ok(hash.0);
         }
-        let mut number = offset / BLOCK;
-        for block in buffer[..n_read].chunks(4096) {
+        let blocks = buffer[..n_read].chunks(4096);
+        for (number, block) in (offset / BLOCK..).zip(blocks) {
             if block.iter().any(|&byte| byte != 0) {
                 hash.add(&number.to_le_bytes());
                 hash.add(block);
             }
-            number += 1;
         }
         offset += n_read as u64;
     }
