@@ -69,6 +69,23 @@ pub struct Report {
 }
 
 impl Report {
+    fn new(case: &Case, engine: &EngineSpec, verdict: Verdict) -> Self {
+        Self {
+            name: case.name.clone(),
+            engine: engine.clone(),
+            verdict,
+            differences: Vec::new(),
+            rendered: None,
+            recorded: None,
+            control: None,
+            restored: None,
+            losses: Vec::new(),
+            notes: Vec::new(),
+            wall: Duration::ZERO,
+            times: Times::default(),
+        }
+    }
+
     /// What there is to show of it: the transcript with what differs, or the reason alone.
     #[must_use]
     pub fn details(&self) -> String {
@@ -100,64 +117,56 @@ pub fn lacks(case: &Case) -> Option<String> {
 #[must_use]
 pub fn run(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Options) -> Report {
     let started = Instant::now();
-    let mut report = Report {
-        name: case.name.clone(),
-        engine: engine.clone(),
-        verdict: Verdict::Pass,
-        differences: Vec::new(),
-        rendered: None,
-        recorded: None,
-        control: None,
-        restored: None,
-        losses: Vec::new(),
-        notes: Vec::new(),
-        wall: Duration::ZERO,
-        times: Times::default(),
+    let mut report = match lacks(case).or_else(|| engine.lacks()) {
+        Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
+        None => match control(case, programs, options) {
+            Ok(control) => against(case, control, engine, programs, options),
+            Err(verdict) => Report::new(case, engine, verdict),
+        },
     };
-    report.verdict = compare(case, engine, programs, options, &mut report);
     report.wall = started.elapsed();
     report
 }
 
-fn compare(
-    case: &Case,
-    engine: &EngineSpec,
-    programs: &Programs,
-    options: &Options,
-    report: &mut Report,
-) -> Verdict {
-    if let Some(reason) = lacks(case).or_else(|| engine.lacks()) {
-        return Verdict::Skip(reason);
-    }
-    let job = |engine: &EngineSpec| Job {
-        scenario: scenario::print(&case.scenario),
-        engine: engine.clone(),
-        subject: programs.subject.clone(),
-        limit_ms: options.limit_ms,
-        keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
-    };
-    let control = || match sandbox::run(&job(&EngineSpec::Control), programs) {
+/// What a scenario yields untouched. Two runs have to agree, each step with what it says of itself,
+/// and all of it with the model.
+///
+/// # Errors
+///
+/// The verdict that this comes to: a scenario that control cannot tell anything about.
+pub fn control(case: &Case, programs: &Programs, options: &Options) -> Result<Transcript, Verdict> {
+    let job = job(case, &EngineSpec::Control, programs, options);
+    let run = || match sandbox::run(&job, programs) {
         Answer::Finished { transcript, .. } => Ok(transcript),
         Answer::Skipped(reason) => Err(Verdict::Skip(reason)),
         Answer::Refused(reason) | Answer::Failed(reason) | Answer::Broken(reason) => {
             Err(Verdict::Broken(format!("control: {reason}")))
         }
     };
-    let (first, second) = match control().and_then(|first| Ok((first, control()?))) {
-        Ok(both) => both,
-        Err(verdict) => return verdict,
-    };
+    let (first, second) = (run()?, run()?);
     if let Some(verdict) = verify::judge_controls(&verify::diff(&case.scenario, &first, &second)) {
-        return verdict;
+        return Err(verdict);
     }
-    if let Some(reason) = unexpected(&case.scenario, &first) {
-        return Verdict::Broken(format!("control: {reason}"));
+    let reason =
+        unexpected(&case.scenario, &first).or_else(|| contradicted(&case.scenario, &first));
+    match reason {
+        Some(reason) => Err(Verdict::Broken(format!("control: {reason}"))),
+        None => Ok(first),
     }
-    if let Some(reason) = contradicted(&case.scenario, &first) {
-        return Verdict::Broken(format!("control: {reason}"));
-    }
-    report.control = Some(first);
-    let restored = match sandbox::run(&job(engine), programs) {
+}
+
+/// Runs a scenario under an engine and judges it by a control run that there is already.
+#[must_use]
+pub fn against(
+    case: &Case,
+    control: Transcript,
+    engine: &EngineSpec,
+    programs: &Programs,
+    options: &Options,
+) -> Report {
+    let mut report = Report::new(case, engine, Verdict::Pass);
+    report.control = Some(control);
+    report.verdict = match sandbox::run(&job(case, engine, programs, options), programs) {
         Answer::Finished {
             transcript,
             losses,
@@ -167,16 +176,26 @@ fn compare(
             report.notes = notes;
             report.times = times;
             report.losses = losses;
-            transcript
+            report.restored = Some(transcript);
+            judge(case, engine, options, &mut report)
         }
-        Answer::Skipped(reason) => return Verdict::Skip(reason),
-        Answer::Broken(reason) => return Verdict::Broken(format!("{engine}: {reason}")),
+        Answer::Skipped(reason) => Verdict::Skip(reason),
+        Answer::Broken(reason) => Verdict::Broken(format!("{engine}: {reason}")),
         Answer::Refused(reason) | Answer::Failed(reason) => {
-            return judge_failure(case, engine, options, report, reason);
+            judge_failure(case, engine, options, &mut report, reason)
         }
     };
-    report.restored = Some(restored);
-    judge(case, engine, options, report)
+    report
+}
+
+fn job(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Options) -> Job {
+    Job {
+        scenario: scenario::print(&case.scenario),
+        engine: engine.clone(),
+        subject: programs.subject.clone(),
+        limit_ms: options.limit_ms,
+        keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
+    }
 }
 
 fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Report) -> Verdict {

@@ -13,6 +13,7 @@ mod fmt;
 mod list;
 mod probe;
 mod run;
+mod saboteur;
 
 /// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ enum Command {
     Fmt(fmt::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
+    /// Run the suite against every planted defect: what catches it, and the score.
+    Saboteur(saboteur::Args),
     /// One run, asked for by the harness.
     #[command(hide = true)]
     Sandbox,
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Saboteur(args) => saboteur::run(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };
     match result {
