@@ -140,11 +140,13 @@ pub enum Unavoidable {
     GhostLink,
     /// U7.
     GhostParent,
+    /// U8.
+    NameTaken,
 }
 
 impl Unavoidable {
     /// Every rule, in order of number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Close,
         Self::Open,
         Self::GhostName,
@@ -152,6 +154,7 @@ impl Unavoidable {
         Self::GhostDestroyed,
         Self::GhostLink,
         Self::GhostParent,
+        Self::NameTaken,
     ];
 
     /// What is heard, and why nothing can be done about it.
@@ -165,10 +168,10 @@ impl Unavoidable {
                 "The new process opens them: one IN_OPEN for each open file description, on the file and, with its name, on the directory."
             }
             Self::GhostName => {
-                "A ghost gets its name back and loses it again: one IN_MOVED_TO or IN_CREATE and one IN_DELETE of that name in its directory, and one IN_MOVE_SELF of a ghost that has other names."
+                "A ghost gets its name back and loses it again: one IN_MOVED_TO or IN_CREATE and one IN_DELETE of that name in its directory, and one IN_MOVE_SELF of a ghost that has other names. So does a directory of it that is gone itself."
             }
             Self::GhostStage => {
-                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE and IN_DELETE for the directory that it is made in."
+                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE, IN_DELETE and IN_DELETE_SELF for the directory that it is made in."
             }
             Self::GhostDestroyed => {
                 "The last descriptor of a ghost is closed with the process, and its inode is gone: one IN_ATTRIB, IN_DELETE_SELF and IN_IGNORED to those who watched it."
@@ -178,6 +181,9 @@ impl Unavoidable {
             }
             Self::GhostParent => {
                 "The times of a ghost's directory are put back: one IN_ATTRIB on the directory, and by name in its parent."
+            }
+            Self::NameTaken => {
+                "Where another file has the name of a ghost by now, the two are exchanged, and the other one is renamed back over the ghost, so that the name is never free: one IN_MOVED_FROM and one IN_MOVED_TO more of that name, and two IN_MOVE_SELF of the other file."
             }
         }
     }

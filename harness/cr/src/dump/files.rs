@@ -263,6 +263,13 @@ fn unread_in_pipe(image: &mut Image, found: &Found) {
     }
 }
 
+/// Whether it is an end of a fifo with something in it.
+pub(super) fn holds_content(held: &Held) -> bool {
+    let stat = path::stat(&held.file, c"");
+    stat.is_ok_and(|stat| stat.mode & libc::S_IFMT == libc::S_IFIFO)
+        && matches!(inspect::unread(&held.file), Ok(1..))
+}
+
 /// What each epoll set waits for: the registered numbers, and the descriptions behind them.
 fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
     for (index, holder) in held.iter().enumerate() {

@@ -9,7 +9,7 @@ use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
 
 use super::error::{DumpError, DumpErrorKind};
-use super::files::{Held, group_info};
+use super::files::{Held, group_info, holds_content};
 use super::places::Places;
 use crate::Loss;
 use crate::fanotify::dump::{Source, inspect};
@@ -32,6 +32,7 @@ pub(super) fn collect(
                     ..Inotify::default()
                 };
                 image.files[index].object = Some(Object::Inotify(group));
+                unread_in_pipes(image, held, index);
             }
             Some(Object::Fanotify(_)) => {
                 let (state, losses) = fanotify(image, places, group)?;
@@ -42,6 +43,40 @@ pub(super) fn collect(
         }
     }
     Ok(())
+}
+
+/// What a fifo holds is lost, and so are the events of reading it.
+fn unread_in_pipes(image: &mut Image, held: &[Held], group: usize) {
+    let inode = |place: u32| image.places[place as usize].inode;
+    let full = held
+        .iter()
+        .zip(&image.files)
+        .filter_map(|(held, file)| match file.object {
+            Some(Object::Place(place)) if holds_content(held) => Some(inode(place)),
+            _ => None,
+        });
+    let full: Vec<u32> = full.collect();
+    let Some(Object::Inotify(state)) = &image.files[group].object else {
+        return;
+    };
+    let watches = state
+        .watches
+        .iter()
+        .filter(|watch| full.contains(&inode(watch.place)));
+    let losses: Vec<Loss> = watches
+        .map(|watch| {
+            let object = format!(
+                "{}: wd {}: events of reading the fifo",
+                held[group].place, watch.wd
+            );
+            Loss::new(
+                6,
+                object,
+                "what it holds cannot be copied without being heard",
+            )
+        })
+        .collect();
+    image.lost.extend(losses.into_iter().map(LossRecord::from));
 }
 
 fn watches(image: &mut Image, places: &mut Places, group: &Held) -> Result<Vec<Watch>, DumpError> {

@@ -101,9 +101,7 @@ impl Places {
         let handle = handle::of_file(&file).ok();
         let name = match path::name_of(&file) {
             Ok(name) => name,
-            Err(Errno::ENAMETOOLONG) => {
-                return Err(DumpError::not_supported("", "path longer than a page"));
-            }
+            Err(Errno::ENAMETOOLONG) => return self.beyond_paths(image, &stat, handle),
             Err(errno) => return Err(DumpError::on("readlink", "", errno)),
         };
         let inode = self.inode(image, &stat, handle);
@@ -118,6 +116,23 @@ impl Places {
             }
         }
         Ok(self.place(image, inode, path, kind, stat.mount))
+    }
+
+    /// The place of a file whose path no link and no call can hold: its handle leads there, or
+    /// nothing does.
+    fn beyond_paths(
+        &mut self,
+        image: &mut Image,
+        stat: &Stat,
+        handle: Option<FileHandle>,
+    ) -> Result<u32, DumpError> {
+        let sdev = self.sdev(stat);
+        let opened = handle.and_then(|handle| self.open_handle(sdev, &handle));
+        if opened.is_none() || stat.nlink == 0 {
+            return Err(DumpError::not_supported("", "path longer than a page"));
+        }
+        let inode = self.inode(image, stat, handle);
+        Ok(self.place(image, inode, b"/".to_vec(), PlaceKind::Hidden, stat.mount))
     }
 
     /// The place of a watched inode; none if nothing known leads to it.

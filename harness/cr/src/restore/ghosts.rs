@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -83,13 +83,35 @@ struct Workroom {
     parent: OwnedFd,
     name: CString,
     room: OwnedFd,
+    /// A clone of the mount without what is mounted below, and the room on it.
+    bare: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// The mount that names are moved on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Through {
+    Mount,
+    Bare,
+}
+
+impl Workroom {
+    fn room(&self, through: Through) -> RawFd {
+        match (&self.bare, through) {
+            (Some((_, room)), Through::Bare) => room.as_raw_fd(),
+            (_, Through::Mount) | (None, Through::Bare) => self.room.as_raw_fd(),
+        }
+    }
 }
 
 /// A name that is there for a moment.
 struct Placed {
+    path: Vec<u8>,
     folder: OwnedFd,
+    through: Through,
     name: CString,
     is_directory: bool,
+    /// Whether something was made in it.
+    is_changed: bool,
     /// What had the name: its name in a workroom.
     displaced: Option<(Vec<u8>, CString, bool)>,
     /// Times of a directory that something was made in, to be put back before it goes.
@@ -210,11 +232,15 @@ impl Maker<'_> {
         path: &[u8],
         (is_directory, times): (bool, Option<Times>),
     ) -> Result<(), RestoreError> {
-        let (folder, last) = split(path);
-        let folder = self.folder(folder, mount)?;
+        let (parent, last) = split(path);
+        let folder = self.folder(parent, mount)?;
         let last = c_string(last)?;
-        self.touch(&folder)?;
-        let room = self.workrooms[mount].room.as_raw_fd();
+        match self.placed.iter_mut().find(|placed| placed.path == parent) {
+            Some(placed) => placed.is_changed = true,
+            None => self.touch(&folder)?,
+        }
+        let (folder, through) = self.through(folder, parent, mount)?;
+        let room = self.workrooms[mount].room(through);
         let to = folder.as_raw_fd();
         let moved = raw::renameat2(room, name, to, &last, libc::RENAME_NOREPLACE);
         let displaced = match moved {
@@ -235,13 +261,47 @@ impl Maker<'_> {
             }
         };
         self.placed.push(Placed {
+            path: path.to_vec(),
             folder,
+            through,
             name: last,
             is_directory,
+            is_changed: false,
             displaced,
             times,
         });
         Ok(())
+    }
+
+    /// The directory that a ghost is moved to, on the mount that it can be moved on. Where another
+    /// filesystem is mounted over the directory, that is a bare clone of the ghost's mount: rename
+    /// goes within one mount only, and a clone shows what is below.
+    fn through(
+        &mut self,
+        folder: OwnedFd,
+        path: &[u8],
+        mount: &[u8],
+    ) -> Result<(OwnedFd, Through), RestoreError> {
+        let workroom = self.workrooms.get_mut(mount).expect("made for the place");
+        let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
+        let (there, here) = (stat(&folder)?, stat(&workroom.parent)?);
+        if there.mount == here.mount {
+            return Ok((folder, Through::Mount));
+        }
+        if workroom.bare.is_none() {
+            let bare = path::bare_tree(&workroom.parent, c"")
+                .context("open_tree", Text(mount).to_string())?;
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let room = open_beneath(&bare, &workroom.name, flags, 0).context("open", "")?;
+            workroom.bare = Some((bare, room));
+        }
+        let (bare, _) = workroom.bare.as_ref().expect("made above");
+        let below = path.strip_prefix(mount).unwrap_or(path);
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let below = c_string(if below.is_empty() { b"." } else { below })?;
+        let folder = open_beneath(bare, &below, libc::O_PATH | libc::O_DIRECTORY, 0)
+            .context("open", Text(path).to_string())?;
+        Ok((folder, Through::Bare))
     }
 
     /// Opens the directory that a name was in, and makes it for a moment if it is gone itself.
@@ -294,8 +354,15 @@ impl Maker<'_> {
                 Ok(()) => {
                     let flags = libc::O_PATH | libc::O_DIRECTORY;
                     let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
-                    self.workrooms
-                        .insert(mount.clone(), Workroom { parent, name, room });
+                    self.workrooms.insert(
+                        mount.clone(),
+                        Workroom {
+                            parent,
+                            name,
+                            room,
+                            bare: None,
+                        },
+                    );
                     return Ok(mount);
                 }
                 Err(Errno::EEXIST) => {}
@@ -394,7 +461,7 @@ impl Maker<'_> {
     }
 
     fn remove(&self, placed: &Placed) -> Result<(), RestoreError> {
-        if let Some((file, times)) = &placed.times {
+        if let Some((file, times)) = placed.times.as_ref().filter(|_| placed.is_changed) {
             let link = link_to(file);
             raw::utimensat(libc::AT_FDCWD, Some(&link), times, 0).context("utimensat", "")?;
         }
@@ -415,7 +482,7 @@ impl Maker<'_> {
         if *other_is_directory != placed.is_directory {
             unlink()?;
         }
-        let room = self.workrooms[mount].room.as_raw_fd();
+        let room = self.workrooms[mount].room(placed.through);
         raw::renameat2(room, name, folder, &placed.name, 0)
             .map(drop)
             .context("renameat2", "back")

@@ -81,9 +81,7 @@ impl Tree {
             .strip_prefix(&place.mount[..])
             .unwrap_or(&place.path);
         let below = [b"/", below.strip_prefix(b"/").unwrap_or(below)].concat();
-        let bare = bare_tree(&mount, c".")
-            .or_else(|_| path::bare_tree(&mount, c""))
-            .context("open_tree", Text(&place.mount).to_string())?;
+        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount).to_string())?;
         open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0)
             .context("open", Text(&place.path).to_string())
     }

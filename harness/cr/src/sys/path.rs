@@ -39,7 +39,7 @@ pub fn open_beneath(dir: impl AsFd, path: &CStr, flags: i32, mode: u32) -> Resul
 /// The errno of the call: `EPERM` without `CAP_SYS_ADMIN` in the namespace's user namespace.
 pub fn bare_tree(dir: impl AsFd, path: &CStr) -> Result<OwnedFd, Errno> {
     const OPEN_TREE_CLONE: libc::c_int = 1;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH;
     // SAFETY: a C string and plain numbers.
     let fd = unsafe {
         libc::syscall(

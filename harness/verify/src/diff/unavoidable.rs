@@ -143,6 +143,7 @@ impl Allowances {
             DELETE,
             CREATE,
             DELETE,
+            DELETE_SELF,
         ] {
             self.push(Unavoidable::GhostStage, bits, 1, Watched::Filesystem);
         }
@@ -162,7 +163,38 @@ impl Allowances {
                 self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
             }
         }
-        let parent = parent(&path.0);
+        self.add_taken_name(path);
+        self.add_parent_times(parent(&path.0));
+        // A directory of it may be gone as well: it comes and goes like the ghost.
+        let mut gone = parent(&path.0);
+        while !gone.is_empty() {
+            let directory = Bytes::from(gone);
+            for watched in [Watched::in_parent(&directory), Watched::Filesystem] {
+                self.push(Unavoidable::GhostName, DELETE, 1, watched);
+            }
+            for watched in [Watched::in_parent(&directory), Watched::Filesystem] {
+                self.push(Unavoidable::GhostName, MOVED_TO | CREATE, 1, watched);
+            }
+            for bits in [CREATE, MOVED_FROM, DELETE_SELF] {
+                self.push(Unavoidable::GhostStage, bits, 1, Watched::Filesystem);
+            }
+            gone = parent(gone);
+            self.add_parent_times(gone);
+        }
+    }
+
+    /// Another file may have the name by now.
+    fn add_taken_name(&mut self, path: &Bytes) {
+        for bits in [MOVED_FROM, MOVED_TO] {
+            self.push(Unavoidable::NameTaken, bits, 1, Watched::in_parent(path));
+            self.push(Unavoidable::NameTaken, bits, 1, Watched::Filesystem);
+        }
+        let other = Watched::Itself(Object::Path(path.clone()));
+        self.push(Unavoidable::NameTaken, MOVE_SELF, 2, other);
+        self.push(Unavoidable::NameTaken, MOVE_SELF, 2, Watched::Filesystem);
+    }
+
+    fn add_parent_times(&mut self, parent: &[u8]) {
         for object in [
             Object::Path(Bytes::from(parent)),
             Object::Ghost(Bytes::from(parent)),
