@@ -105,7 +105,8 @@ impl LockAccess {
 
 impl LockClass {
     /// Whether locks of this class can be on a part of a file.
-    const fn has_range(self) -> bool {
+    #[must_use]
+    pub const fn has_range(self) -> bool {
         match self {
             Self::Posix | Self::PosixMandatory | Self::PosixNoInode => true,
             Self::OpenFile | Self::OpenFileMandatory | Self::OpenFileNoInode => true,

@@ -1,0 +1,5 @@
+//! Any image of a dump.
+
+#![cfg_attr(feature = "libfuzzer", no_main)]
+
+notifreeze_fuzz::fuzz_program!(image);

@@ -1,0 +1,5 @@
+//! Any scenario.
+
+#![cfg_attr(feature = "libfuzzer", no_main)]
+
+notifreeze_fuzz::fuzz_program!(scenario);
