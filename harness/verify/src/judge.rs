@@ -165,7 +165,10 @@ pub fn covers(loss: &Loss, difference: &Difference) -> bool {
         loss.invariant == invariant::UNREAD.group && difference.invariant == invariant::READY;
     (loss.invariant == difference.invariant.group || follows)
         && if named.is_empty() {
-            !loss.object.is_empty() && difference.object.contains(&loss.object)
+            difference.object.split(", ").any(|part| {
+                !part.is_empty() && part == loss.object
+                    || part.strip_suffix(" (deleted)") == Some(&loss.object)
+            })
         } else {
             named.iter().all(|pair| about.contains(pair))
         }
@@ -416,7 +419,11 @@ mod tests {
         assert!(!covers("fd 3, wd 2", "fd 3, wd 1"));
         assert!(!covers("fd 3", "fd 33, wd 3"));
         assert!(covers("\"dir/a\"", "\"dir/a\" (deleted)"));
+        assert!(covers("\"dir/a\"", "fd 4, \"dir/a\""));
+        assert!(!covers("a", "\"dir/a\""));
+        assert!(!covers("\"dir\"", "\"dir/a\""));
         assert!(!covers("", "fd 3"));
+        assert!(!covers("", ""));
         assert!(!covers("fd 3", ""));
         let ready = difference(invariant::READY, "fd 5, fd 3");
         assert!(super::covers(&queue_loss(), &ready));
