@@ -175,6 +175,7 @@ impl Dump {
         let held = files::collect(&mut image, &mut places, options)?;
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
+        group::find_asking(&mut image, &held)?;
         places.finish(&mut image, &held, options)?;
         Ok(Self {
             image,

@@ -103,6 +103,9 @@ pub struct OpenFile {
     pub signal: i32,
     #[prost(oneof = "Object", tags = "5, 6, 7, 8")]
     pub object: Option<Object>,
+    /// Who reads it has to wait for permission listeners. Only known where the image has one.
+    #[prost(bool, tag = "9")]
+    pub asks: bool,
 }
 
 /// `F_GETOWN_EX`.

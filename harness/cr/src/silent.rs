@@ -9,20 +9,25 @@
 //! `FAN_CLASS_CONTENT` the opener would wait behind a listener of the frozen subject, for ever.
 //! Against other listeners of our own class there is no such rule, so every wait is bounded.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::sys::fanotify::{
-    Opener, Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event, respond,
+    Opener, Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event,
+    read_nothing_elsewhere, respond,
 };
+use crate::sys::{descriptor, handle};
 
 /// How long another listener may keep our opener waiting.
 const LIMIT: Duration = Duration::from_secs(2);
+/// The same where only the answer counts that somebody keeps it waiting.
+const ASK_LIMIT: Duration = Duration::from_millis(300);
 
 /// What the descriptor may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,49 @@ fn open_within(path: &CStr, access: Access, limit: Duration) -> Result<OwnedFd, 
         Access::Read => libc::O_RDONLY,
         Access::ReadWrite => libc::O_RDWR,
     };
+    let group = listener(path, mode, libc::FAN_OPEN_PERM, directory)?;
+    let opener = open_elsewhere(path, libc::O_RDONLY | libc::O_CLOEXEC).map_err(call("clone3"))?;
+    let opened = take(&group, &opener, Instant::now() + limit)?;
+    // Denied, it ends at once; dropping the opener reaps it.
+    drop(opener);
+    Ok(opened)
+}
+
+/// Whether who reads this open file has to wait for permission listeners. Since Linux 6.14 that is
+/// settled when a file is opened, by whether anybody listened then
+/// (`file_set_fsnotify_mode_from_watchers`), and nothing shows it: so a process of ours reads no
+/// byte, and we see whether we are asked.
+///
+/// # Errors
+///
+/// [`SilentErrorKind`]; the file must be a regular file or a directory that is open for reading.
+pub fn asks(file: impl AsFd, directory: bool) -> Result<bool, SilentErrorKind> {
+    let path = handle::proc_path(&file);
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in a number");
+    let group = listener(&path, libc::O_RDONLY, libc::FAN_ACCESS_PERM, directory)?;
+    // Reading nothing is still an access.
+    let flags = descriptor::flags(&file).map_err(call("fcntl"))?;
+    descriptor::set_flags(&file, flags | libc::O_NOATIME).map_err(call("fcntl"))?;
+    let reader = read_nothing_elsewhere(&file).map_err(call("clone3"));
+    let taken = reader.and_then(|reader| take(&group, &reader, Instant::now() + ASK_LIMIT));
+    descriptor::set_flags(&file, flags).map_err(call("fcntl"))?;
+    match taken {
+        Ok(_) => Ok(true),
+        // It ended without asking us.
+        Err(SilentErrorKind::Unsupported) => Ok(false),
+        // It waits for another, who was asked before us.
+        Err(SilentErrorKind::Blocked) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// A group of the first class to be asked, with one mark.
+fn listener(
+    path: &CStr,
+    mode: i32,
+    permission: u64,
+    directory: bool,
+) -> Result<OwnedFd, SilentErrorKind> {
     let event_flags = mode | libc::O_NOATIME | libc::O_LARGEFILE | libc::O_CLOEXEC;
     let group = fanotify_init(
         libc::FAN_CLASS_PRE_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK,
@@ -108,14 +156,35 @@ fn open_within(path: &CStr, access: Access, limit: Duration) -> Result<OwnedFd, 
         errno => SilentErrorKind::Call("fanotify_init", errno),
     })?;
     let on_directory = if directory { libc::FAN_ONDIR } else { 0 };
-    let mask = libc::FAN_OPEN_PERM | on_directory;
+    let mask = permission | on_directory;
     fanotify_mark(&group, libc::FAN_MARK_ADD, mask, Target::Path(path))
         .map_err(call("fanotify_mark"))?;
-    let opener = open_elsewhere(path, libc::O_RDONLY | libc::O_CLOEXEC).map_err(call("clone3"))?;
-    let opened = take(&group, &opener, Instant::now() + limit)?;
-    // Denied, it ends at once; dropping the opener reaps it.
-    drop(opener);
-    Ok(opened)
+    Ok(group)
+}
+
+/// A file that is opened while this is held asks permission listeners from then on, as [`asks`]
+/// says. Whoever reads it meanwhile waits until this is dropped, and is let through then.
+#[derive(Debug)]
+pub struct Asking {
+    _group: OwnedFd,
+}
+
+impl Asking {
+    /// For the file that `path` leads to.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed, and its errno.
+    pub fn on(path: &CStr, directory: bool) -> Result<Self, (&'static str, Errno)> {
+        let class = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+        let group = fanotify_init(class, 0).map_err(|errno| ("fanotify_init", errno))?;
+        // Opening needs another permission than this one.
+        let on_directory = if directory { libc::FAN_ONDIR } else { 0 };
+        let mask = libc::FAN_ACCESS_PERM | on_directory;
+        fanotify_mark(&group, libc::FAN_MARK_ADD, mask, Target::Path(path))
+            .map_err(|errno| ("fanotify_mark", errno))?;
+        Ok(Self { _group: group })
+    }
 }
 
 /// Answers events until that of the opener comes, which is denied.

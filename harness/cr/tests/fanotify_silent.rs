@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use cr::silent::{Access, SilentErrorKind, open};
+use cr::silent::{Access, Asking, SilentErrorKind, asks, open};
 use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
 use cr::sys::{inspect, raw};
 
@@ -147,4 +147,33 @@ fn a_frozen_listener_does_not_hold_us() {
     assert_eq!(raw::unread(group), Ok(0));
     drop(frozen_too);
     raw::close(group).unwrap();
+}
+
+#[test]
+fn whether_a_file_asks_is_found_unheard_and_made_again() {
+    if not_permitted("whether_a_file_asks_is_found_unheard_and_made_again") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "content").unwrap();
+    for (path, directory) in [(path.as_path(), false), (dir.path(), true)] {
+        let without = File::open(path).unwrap();
+        let asking = Asking::on(&c_path(path), directory).unwrap();
+        let with = File::open(path).unwrap();
+        drop(asking);
+        let group = listen(&[dir.path(), path]);
+        let before = without.metadata().unwrap();
+        // Before 6.14 every file asks, whoever listened when it was opened.
+        let old_kernel = asks(&without, directory).unwrap();
+        assert_eq!(asks(&with, directory), Ok(true));
+        assert_eq!(asks(&without, directory), Ok(old_kernel));
+        assert_eq!(raw::unread(group), Ok(0));
+        let after = without.metadata().unwrap();
+        assert_eq!(after.atime_nsec(), before.atime_nsec());
+        raw::close(group).unwrap();
+        if old_kernel {
+            eprintln!("this kernel asks about every file");
+        }
+    }
 }

@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
+use fsnotify::fanotify::InitFlags;
 use fsnotify::fdinfo::{Body, Kind};
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
+use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, group_info, holds_content};
@@ -15,6 +17,7 @@ use crate::Loss;
 use crate::fanotify::dump::{Source, inspect};
 use crate::fanotify::plan::Kind as MarkedKind;
 use crate::image::{Fanotify, Image, Inotify, LossRecord, Object, Text, Watch};
+use crate::silent::{self, SilentErrorKind};
 use crate::sys::handle;
 
 /// Fills the groups in [`Image::files`].
@@ -112,6 +115,37 @@ fn fanotify(
     let source = source(group, &tree);
     inspect(source, &mut Marked { image, places })
         .map_err(|refusal| DumpError::new(&group.place, DumpErrorKind::Fanotify(refusal)))
+}
+
+/// Finds which files make their readers wait for permission listeners, if the image has any.
+pub(super) fn find_asking(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
+    let listens = image.files.iter().any(|file| match &file.object {
+        Some(Object::Fanotify(group)) => group.init_flags & InitFlags::CLASS.0 != 0,
+        _ => false,
+    });
+    for (index, file) in held.iter().enumerate().filter(|_| listens) {
+        let state = &image.files[index];
+        let Some(Object::Place(place)) = state.object else {
+            continue;
+        };
+        let inode = image.places[place as usize].inode;
+        let kind = image.inodes[inode as usize].mode & libc::S_IFMT;
+        let flags = state.flags.cast_signed();
+        let readable = flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_WRONLY;
+        if !readable || !matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
+            continue;
+        }
+        image.files[index].asks = match silent::asks(&file.file, kind == libc::S_IFDIR) {
+            Ok(asks) => asks,
+            // A filesystem whose files nobody is asked about, such as procfs.
+            Err(SilentErrorKind::Call("fanotify_mark", Errno::EINVAL)) => false,
+            Err(SilentErrorKind::Call(call, errno)) => {
+                return Err(DumpError::on(call, "", errno).at(&file.place));
+            }
+            Err(_) => return Err(DumpError::not_supported(&file.place, "permission listener")),
+        };
+    }
+    Ok(())
 }
 
 /// Every process of the dump that still lives.

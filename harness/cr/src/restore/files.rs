@@ -6,6 +6,7 @@ use super::error::{Context, RestoreError};
 use super::stage::{Stage, seek};
 use super::tree::{Tree, link_to};
 use crate::image::{Image, Object, OpenFile, PlaceKind};
+use crate::silent::Asking;
 use crate::sys::{descriptor, path, raw};
 
 /// Flags that act when a file is opened and show in no `F_GETFL`, or that are set later.
@@ -47,6 +48,12 @@ pub(super) fn open_again(
     file: &OpenFile,
     mode: u32,
 ) -> Result<OwnedFd, RestoreError> {
+    // Held until the file is open.
+    let _asking = file
+        .asks
+        .then(|| Asking::on(&link_to(found), mode & libc::S_IFMT == libc::S_IFDIR))
+        .transpose()
+        .map_err(|(call, errno)| RestoreError::call(call, "", errno))?;
     let mut flags = file.flags.cast_signed() & !NOT_TO_OPEN;
     if flags & TMPFILE != 0 {
         flags &= !libc::O_TMPFILE;

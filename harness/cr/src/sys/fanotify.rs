@@ -157,8 +157,7 @@ pub fn close_number(fd: i32) {
     unsafe { libc::close(fd) };
 }
 
-/// A process that opens one path for reading, closes it and ends: who makes an event that is not
-/// ours. Dropping it kills and reaps it, even while a permission event blocks it.
+/// A process that makes one call and ends: who makes an event that is not ours. Dropping it kills and reaps it, even while a permission event blocks it.
 #[derive(Debug)]
 pub struct Opener {
     pid: i32,
@@ -174,6 +173,29 @@ pub struct Opener {
 ///
 /// The errno of clone3(2).
 pub fn open_elsewhere(path: &CStr, flags: i32) -> Result<Opener, Errno> {
+    elsewhere(|| {
+        // SAFETY: `path` is a C string, part of the memory that was copied.
+        unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0) }
+    })
+}
+
+/// Starts a process that reads nothing, no byte at all, from a descriptor of ours: permission
+/// listeners are asked, and that is all that happens.
+///
+/// # Errors
+///
+/// The errno of clone3(2).
+pub fn read_nothing_elsewhere(file: impl AsFd) -> Result<Opener, Errno> {
+    let fd = file.as_fd().as_raw_fd();
+    elsewhere(|| {
+        let mut none = [0_u8; 1];
+        // SAFETY: no byte is written to the buffer.
+        unsafe { libc::syscall(libc::SYS_read, fd, none.as_mut_ptr(), 0) }
+    })
+}
+
+/// Starts a process that makes one system call and ends.
+fn elsewhere(call: impl FnOnce() -> libc::c_long) -> Result<Opener, Errno> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
     // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
@@ -191,11 +213,11 @@ pub fn open_elsewhere(path: &CStr, flags: i32) -> Result<Opener, Errno> {
     };
     if Errno::result(returned)? == 0 {
         // SAFETY: only system calls, no lock and no allocation, so it does not matter what the
-        // other threads of the parent held; `path` is part of the copied memory.
+        // other threads of the parent held.
         unsafe {
             libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0);
-            libc::syscall(libc::SYS_exit_group, libc::c_int::from(fd < 0));
+            let returned = call();
+            libc::syscall(libc::SYS_exit_group, libc::c_int::from(returned < 0));
             libc::abort()
         }
     }
