@@ -10,6 +10,7 @@ use crate::suite::{Problem, Unreadable};
 
 mod check;
 mod fmt;
+mod generate;
 mod list;
 mod probe;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Args),
     /// Put scenarios into canonical form.
     Fmt(fmt::Args),
+    /// Make scenarios by chance, run them, and make one that fails small.
+    Generate(generate::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),
         Command::Sandbox => return crate::sandbox::main(),

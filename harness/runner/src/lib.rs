@@ -15,6 +15,7 @@ pub mod cuts;
 pub mod diagnostics;
 pub mod engine;
 pub mod gate;
+pub mod generate;
 pub mod job;
 pub mod machine;
 pub mod observe;

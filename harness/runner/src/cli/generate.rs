@@ -1,0 +1,122 @@
+//! `notifreeze generate`.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indicatif::ProgressBar;
+
+use crate::case::LIMIT_MS;
+use crate::engine::EngineSpec;
+use crate::generate::{self, Failure, Outcome, Plan};
+use crate::sandbox::Programs;
+
+/// What to make.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the numbers come from; default: the clock. Printed, so that it can be given back.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    cases: usize,
+    /// How to cut; `control` holds the kernel against the model and cuts nothing.
+    #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
+    engine: EngineSpec,
+    /// Only every N-th case, from the I-th on (from 1).
+    #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_shard)]
+    shard: (usize, usize),
+    /// Only this case: what repeats a failure before it was made small.
+    #[arg(long, value_name = "N", conflicts_with_all = ["cases", "shard"])]
+    case: Option<usize>,
+    /// Cases at a time; default: one a core.
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Print the cases instead of running them.
+    #[arg(long)]
+    print: bool,
+    /// Write a case that fails to this file.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, String> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seed = args
+        .seed
+        .unwrap_or_else(|| clock.map_or(0, |now| now.as_secs()));
+    // A single case is a shard of its own.
+    let (shard, n_cases) = match args.case {
+        Some(case) => ((case, usize::MAX / 2), case + 1),
+        None => (args.shard, args.cases),
+    };
+    if args.print {
+        for index in (shard.0..n_cases).step_by(shard.1) {
+            anstream::println!("{}", scenario::print(&generate::scenario(seed, index)));
+        }
+        return Ok(crate::EXIT_OK);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let plan = Plan {
+        seed,
+        n_cases,
+        shard,
+        engine: args.engine.clone(),
+        n_jobs: args.jobs.unwrap_or(cores).max(1),
+        limit_ms: LIMIT_MS,
+    };
+    let programs = Programs::beside_current().map_err(|error| error.to_string())?;
+    anstream::println!("seed {seed}");
+    let bar = ProgressBar::new((n_cases.saturating_sub(shard.0)).div_ceil(shard.1) as u64);
+    let outcome = generate::run(&plan, &programs, || bar.inc(1));
+    bar.finish_and_clear();
+    anstream::println!("{}", summary(&outcome, &plan));
+    match &outcome.failure {
+        Some(failure) => report(failure, &plan, args),
+        None => Ok(crate::EXIT_OK),
+    }
+}
+
+fn summary(outcome: &Outcome, plan: &Plan) -> String {
+    let seconds = outcome.wall.as_secs_f64();
+    let rate = f64::from(u32::try_from(outcome.n_run).unwrap_or(u32::MAX)) / seconds.max(0.001);
+    let mut summary = format!(
+        "{} cases under {} in {seconds:.1} s, {rate:.0} a second, {} failed",
+        outcome.n_run,
+        plan.engine,
+        usize::from(outcome.failure.is_some())
+    );
+    if let Some(reason) = &outcome.skip_reason {
+        summary += &format!(", {} skipped: {reason}", outcome.n_skipped);
+    }
+    summary
+}
+
+fn report(failure: &Failure, plan: &Plan, args: &Args) -> Result<u8, String> {
+    let text = scenario::print(&failure.scenario);
+    anstream::println!("\n{}", failure.report.details());
+    anstream::println!("\nthe smallest scenario that was found:\n\n{text}");
+    let options = plan.engine.options();
+    if let Some(path) = &args.out {
+        std::fs::write(path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+        anstream::println!("repeat: notifreeze run {} {options}", path.display());
+    }
+    anstream::println!(
+        "from the start: notifreeze generate --seed {} --case {} {options}",
+        plan.seed,
+        failure.case
+    );
+    Ok(failure.report.verdict.exit_code())
+}
+
+/// Reads `1/4` as the first of four: offset and stride.
+fn parse_shard(text: &str) -> Result<(usize, usize), String> {
+    let wrong = || format!("{text:?} is no shard such as 1/4");
+    let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+    let (index, count): (usize, usize) = (
+        index.parse().map_err(|_| wrong())?,
+        count.parse().map_err(|_| wrong())?,
+    );
+    if index == 0 || index > count {
+        return Err(wrong());
+    }
+    Ok((index - 1, count))
+}
