@@ -109,8 +109,8 @@ pub enum Afterwards {
 
 /// Dumps a stopped process and its descendants to an image file, which is complete or not there.
 ///
-/// What is read from a queue goes through a journal beside the image, from which [`recover`] gives
-/// it back should this process be killed. The second result is what the subject, if it runs on,
+/// What is read from a queue goes through a journal beside the image, from which [`recover`], or
+/// the next dump to this file, gives it back should this process be killed. The second result is what the subject, if it runs on,
 /// may lack.
 ///
 /// # Errors
@@ -121,6 +121,7 @@ pub fn dump_to_file(
     image_path: &Path,
     (options, afterwards): (&DumpOptions, Afterwards),
 ) -> Result<(Image, Vec<Loss>), DumpError> {
+    recover(image_path, options)?;
     in_own_directory(|| {
         let mut dump = Dump::look(pid, options)?;
         if afterwards == Afterwards::RunsOn {

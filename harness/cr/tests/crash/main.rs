@@ -1,7 +1,7 @@
 //! A dumper is killed at each of its system calls. What it leaves is a subject that is whole, or
 //! becomes so by [`cr::recover`], and an image that is complete or not there.
 //!
-//! By default at every seventh of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
+//! By default at every seventeenth of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
 //! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=all` at those too.
 
 #[path = "../queue/equal.rs"]
@@ -128,7 +128,7 @@ impl Calls {
     fn wanted() -> Self {
         let wanted = std::env::var("NOTIFREEZE_CRASH").unwrap_or_default();
         Self {
-            step: if wanted.is_empty() { 7 } else { 1 },
+            step: if wanted.is_empty() { 17 } else { 1 },
             with_fill: wanted == "all",
         }
     }
