@@ -142,11 +142,13 @@ pub enum Unavoidable {
     GhostParent,
     /// U8.
     NameTaken,
+    /// U9.
+    Unnamed,
 }
 
 impl Unavoidable {
     /// Every rule, in order of number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Close,
         Self::Open,
         Self::GhostName,
@@ -155,6 +157,7 @@ impl Unavoidable {
         Self::GhostLink,
         Self::GhostParent,
         Self::NameTaken,
+        Self::Unnamed,
     ];
 
     /// What is heard, and why nothing can be done about it.
@@ -171,7 +174,7 @@ impl Unavoidable {
                 "A ghost gets its name back and loses it again: one IN_MOVED_TO or IN_CREATE and one IN_DELETE of that name in its directory, and one IN_MOVE_SELF of a ghost that has other names. So does a directory of it that is gone itself."
             }
             Self::GhostStage => {
-                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE, IN_DELETE and IN_DELETE_SELF for the directory that it is made in."
+                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE, IN_DELETE and IN_DELETE_SELF for the directory that it is made in. That directory, .notifreeze-*, stands at the root of a filesystem: a watch on the root hears the IN_CREATE and the IN_DELETE."
             }
             Self::GhostDestroyed => {
                 "The last descriptor of a ghost is closed with the process, and its inode is gone: one IN_ATTRIB, IN_DELETE_SELF and IN_IGNORED to those who watched it."
@@ -184,6 +187,9 @@ impl Unavoidable {
             }
             Self::NameTaken => {
                 "Where another file has the name of a ghost by now, the two are exchanged, and the other one is renamed back over the ghost, so that the name is never free: one IN_MOVED_FROM and one IN_MOVED_TO more of that name, and two IN_MOVE_SELF of the other file."
+            }
+            Self::Unnamed => {
+                "A file that never had a name (O_TMPFILE) can only be made where it is: one IN_MODIFY and one IN_ATTRIB, by the number that stands for its name, in its directory."
             }
         }
     }

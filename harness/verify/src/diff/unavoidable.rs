@@ -26,6 +26,8 @@ enum Watched {
     Itself(Object),
     /// A watch on the directory at this path, with this name.
     Parent(Vec<u8>, Vec<u8>),
+    /// A watch on the directory that a directory to make ghosts in is made in.
+    Stage,
     /// Any watch: the object has names that are not known here.
     Any,
     Filesystem,
@@ -46,6 +48,11 @@ const ISDIR: u32 = 0x4000_0000;
 
 const O_ACCMODE: u32 = 0o3;
 const O_PATH: u32 = 0o10_000_000;
+/// The bit of `O_TMPFILE` that no other flag has.
+const O_TMPFILE: u32 = 0o20_000_000;
+
+/// How builtin calls the directory that it makes ghosts in.
+const STAGE_PREFIX: &[u8] = b".notifreeze-";
 
 impl Allowances {
     /// The allowances of a cut, from the survey at it.
@@ -163,6 +170,14 @@ impl Allowances {
                 self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
             }
         }
+        for bits in [CREATE, DELETE] {
+            self.push(Unavoidable::GhostStage, bits, 1, Watched::Stage);
+        }
+        if descriptor.flags & O_TMPFILE != 0 {
+            for bits in [MODIFY, ATTRIB] {
+                self.push(Unavoidable::Unnamed, bits, 1, Watched::in_parent(path));
+            }
+        }
         self.add_taken_name(path);
         self.add_parent_times(parent(&path.0));
         // A directory of it may be gone as well: it comes and goes like the ghost.
@@ -233,6 +248,9 @@ impl Watched {
     fn hears(&self, heard: &Bystander) -> bool {
         match (self, &heard.watched) {
             (Self::Filesystem, None) | (Self::Any, Some(_)) => true,
+            (Self::Stage, Some(_)) => {
+                heard.mask.0 & ISDIR != 0 && heard.name.0.starts_with(STAGE_PREFIX)
+            }
             (Self::Itself(object), Some(watched)) => object == watched && heard.name.0.is_empty(),
             (Self::Parent(directory, name), Some(Object::Path(path) | Object::Ghost(path))) => {
                 let root = |path: &[u8]| matches!(path, b"" | b"." | b"/");
