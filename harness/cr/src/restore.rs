@@ -69,16 +69,20 @@ pub enum Defect {
     SplitDuplicates,
     /// Leaves a file behind in the directory of the first ghost.
     LeaveFile,
+    /// Asks for fanotify masks as fdinfo shows them, with `FAN_EVENT_ON_CHILD` where the kernel
+    /// added it by itself.
+    SendBackChildBit,
 }
 
 impl Defect {
     /// Every defect, with its name on the command line.
-    pub const ALL: [(Self, &str); 5] = [
+    pub const ALL: [(Self, &str); 6] = [
         (Self::AddEvent, "add-event"),
         (Self::ReverseWatches, "reverse-watches"),
         (Self::ForgetNextWatch, "forget-next-watch"),
         (Self::SplitDuplicates, "split-duplicates"),
         (Self::LeaveFile, "leave-file"),
+        (Self::SendBackChildBit, "send-back-child-bit"),
     ];
 
     /// The defect of this name.

@@ -11,7 +11,8 @@ use super::ghosts::Ghosts;
 use super::stage::Stage;
 use super::tree::{Tree, link_to};
 use super::{Defect, RestoreOptions};
-use crate::image::{Fanotify, Image, Inotify, Object, Watch};
+use crate::image::{Fanotify, Image, Inotify, MarkKind, Object, Watch};
+use crate::sys::fanotify::{Target, fanotify_mark};
 use crate::sys::{descriptor, path, raw, watch};
 use crate::{fanotify, queue};
 
@@ -50,6 +51,9 @@ pub(super) fn make(
             }
             Some(Object::Fanotify(group)) => {
                 let made = make_fanotify(group, &mut targets).map_err(at)?;
+                if options.defect == Some(Defect::SendBackChildBit) {
+                    send_back_masks(group, &made.fd, &mut targets).map_err(at)?;
+                }
                 let flags = file.flags.cast_signed() & !libc::O_ASYNC;
                 descriptor::set_flags(&made.fd, flags)
                     .context("fcntl", "F_SETFL")
@@ -142,6 +146,23 @@ fn make_fanotify(
 ) -> Result<fanotify::restore::Restored, RestoreError> {
     fanotify::restore::restore(group, targets)
         .map_err(|error| RestoreError::new(RestoreErrorKind::Fanotify(error.to_string())))
+}
+
+/// [`Defect::SendBackChildBit`].
+fn send_back_masks(
+    group: &Fanotify,
+    made: &OwnedFd,
+    targets: &mut Targets<'_>,
+) -> Result<(), RestoreError> {
+    let inodes = group.marks.iter();
+    for mark in inodes.filter(|mark| mark.kind() == MarkKind::Inode && mark.mask != 0) {
+        let Some(place) = mark.place else { continue };
+        let file = targets.open(place)?;
+        let path = link_to(&file);
+        let target = Target::Path(&path);
+        fanotify_mark(made, libc::FAN_MARK_ADD, mark.mask, target).context("fanotify_mark", "")?;
+    }
+    Ok(())
 }
 
 /// Asks for the permission events of fanotify groups.

@@ -159,6 +159,36 @@ const PLANTED: &[Planted] = &[
         "the order of marks is reversed",
         groups::reverse_marks,
     ),
+    image(
+        "permission-marks-last",
+        "marks that ask for permission stand behind the others",
+        groups::permission_marks_last,
+    ),
+    image(
+        "forget-permission",
+        "nobody is asked for permission",
+        groups::forget_permission,
+    ),
+    image(
+        "lose-audit",
+        "answers cannot be audited",
+        groups::lose_audit,
+    ),
+    image(
+        "lose-event-flags",
+        "events bring descriptors opened otherwise",
+        groups::lose_event_flags,
+    ),
+    image(
+        "lose-report-name",
+        "events do not say names",
+        groups::lose_report_name,
+    ),
+    image(
+        "open-unasked",
+        "files are opened while nobody listens",
+        files::open_unasked,
+    ),
     image("forget-queue", "unread events are gone", queues::forget),
     image(
         "forget-first-event",
@@ -264,6 +294,10 @@ const PLANTED: &[Planted] = &[
     restore("add-event", "the restore is heard"),
     restore("forget-next-watch", "the next wd is not set"),
     restore("leave-file", "a file is left behind"),
+    restore(
+        "send-back-child-bit",
+        "a bit that the kernel added is asked for",
+    ),
 ];
 
 impl Defect {

@@ -206,3 +206,9 @@ pub(super) fn split_ghost(image: &mut Image) {
         }
     }
 }
+
+pub(super) fn open_unasked(image: &mut Image) {
+    for file in &mut image.files {
+        file.asks = false;
+    }
+}

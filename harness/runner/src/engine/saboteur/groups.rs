@@ -2,7 +2,7 @@
 
 use cr::Image;
 use cr::image::{Fanotify, MarkKind, Object, PlaceKind};
-use fsnotify::fanotify::MarkFlags;
+use fsnotify::fanotify::{InitFlags, MarkFlags, Mask as FanotifyMask};
 use fsnotify::inotify::Mask;
 
 /// `IN_ONESHOT`.
@@ -203,3 +203,46 @@ pub(super) fn reverse_marks(image: &mut Image) {
         group.marks.reverse();
     }
 }
+
+/// What a restorer makes who attaches marks only when it asks for permission: the newest first.
+pub(super) fn permission_marks_last(image: &mut Image) {
+    for group in fanotify_groups(image) {
+        group
+            .marks
+            .sort_by_key(|mark| mark.mask & FanotifyMask::PERMISSION.0 == 0);
+    }
+}
+
+pub(super) fn forget_permission(image: &mut Image) {
+    for group in fanotify_groups(image) {
+        for mark in &mut group.marks {
+            mark.mask &= !FanotifyMask::PERMISSION.0;
+        }
+        group
+            .marks
+            .retain(|mark| mark.mask | mark.ignored_mask != 0);
+    }
+}
+
+pub(super) fn lose_audit(image: &mut Image) {
+    for group in fanotify_groups(image) {
+        group.init_flags &= !AUDIT;
+    }
+}
+
+pub(super) fn lose_event_flags(image: &mut Image) {
+    for group in fanotify_groups(image) {
+        group.event_flags = 0;
+    }
+}
+
+pub(super) fn lose_report_name(image: &mut Image) {
+    // The target is reported with a name or not at all.
+    let lost = InitFlags::REPORT_NAME.0 | InitFlags::REPORT_TARGET_FID.0;
+    for group in fanotify_groups(image) {
+        group.init_flags &= !lost;
+    }
+}
+
+/// `FAN_ENABLE_AUDIT`.
+const AUDIT: u32 = 0x40;
