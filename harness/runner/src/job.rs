@@ -55,4 +55,6 @@ pub struct Times {
     pub watch_us: u64,
     /// All.
     pub total_us: u64,
+    /// Resident memory of the subject at the end of the run, in KiB (`VmRSS`).
+    pub resident_kib: u64,
 }

@@ -222,6 +222,7 @@ impl<'a> Run<'a> {
         )?;
         self.times.watch_us += micros(before);
         self.times.total_us = micros(self.started);
+        self.times.resident_kib = resident_kib(self.subject);
         Ok(Answer::Finished {
             transcript,
             losses: self.losses,
@@ -255,6 +256,14 @@ impl<'a> Run<'a> {
         copy_tree(images, &keep.join(images.file_name().expect("made above")))
             .map_err(|error| End::broken(format!("keep {}: {error}", keep.display())))
     }
+}
+
+/// Resident memory of a process; 0 where the kernel does not say.
+fn resident_kib(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
