@@ -13,8 +13,11 @@ const CLOSE_WRITE: u32 = 0x8;
 const OPEN: u32 = 0x20;
 const MOVED_FROM: u32 = 0x40;
 const MOVED_TO: u32 = 0x80;
+const CREATE: u32 = 0x100;
 const DELETE: u32 = 0x200;
 const DELETE_SELF: u32 = 0x400;
+const MOVE_SELF: u32 = 0x800;
+const ISDIR: u32 = 0x4000_0000;
 const OVERFLOW: u32 = 0x4000;
 const EXCL_UNLINK: u32 = 0x0400_0000;
 
@@ -601,4 +604,52 @@ fn a_full_queue_that_is_lost_is_found_event_by_event() {
             .iter()
             .all(|it| it.invariant == verify::invariant::UNREAD)
     );
+}
+
+#[test]
+fn the_name_of_a_ghost_may_be_taken() {
+    let events = [
+        heard("dir", MOVED_TO, "a"),
+        heard("dir", MOVED_FROM, "a"),
+        heard("dir/a", MOVE_SELF, ""),
+        heard("dir", MOVED_TO, "a"),
+        heard("dir/a", MOVE_SELF, ""),
+        heard("dir/a", MOVE_SELF, ""),
+    ];
+    check_heard(
+        &[ghost(4)],
+        &events,
+        &["U3", "U8", "U8", "U8", "U8", "I8.1"],
+    );
+    check_heard(&[ghost(4)], &[heard("dir/b", MOVE_SELF, "")], &["I8.1"]);
+}
+
+#[test]
+fn ghosts_may_be_made_in_a_watched_root() {
+    let room = |mask, name| heard("mnt", mask | ISDIR, name);
+    let events = [
+        room(CREATE, ".room"),
+        room(DELETE, ".room"),
+        room(0x4, ""),
+        heard("", 0x4 | ISDIR, "mnt"),
+    ];
+    check_heard(&[ghost(4)], &events, &["U4"; 4]);
+    check_heard(&[], &events, &["I8.1"; 4]);
+    check_heard(&[ghost(4)], &events[1..], &["I8.1"; 3]);
+    check_heard(&[ghost(4)], &[room(CREATE, "room")], &["I8.1"]);
+    let other = [room(CREATE, ".room"), room(DELETE, ".other")];
+    check_heard(&[ghost(4)], &other, &["U4", "I8.1"]);
+}
+
+#[test]
+fn a_file_that_never_had_a_name_is_made_where_it_was() {
+    let flags = 0o20_000_002;
+    let tmpfile = [file(4, Object::Ghost(Bytes::from("dir/#")), flags)];
+    let events = [
+        heard("dir", OPEN, "#"),
+        heard("dir", MODIFY, "#"),
+        heard("dir", 0x4, "#"),
+    ];
+    check_heard(&tmpfile, &events, &["U2", "U9", "U9"]);
+    check_heard(&[ghost(4)], &[heard("dir", MODIFY, "a")], &["I8.1"]);
 }

@@ -26,7 +26,8 @@ enum Watched {
     Itself(Object),
     /// A watch on the directory at this path, with this name.
     Parent(Vec<u8>, Vec<u8>),
-    /// A watch on the directory that a directory to make ghosts in is made in.
+    /// A watch on any directory, with the hidden name of a directory: where ghosts are made. Only
+    /// the root of a filesystem is sure to be on it, and it may be watched.
     Stage,
     /// Any watch: the object has names that are not known here.
     Any,
@@ -50,9 +51,6 @@ const O_ACCMODE: u32 = 0o3;
 const O_PATH: u32 = 0o10_000_000;
 /// The bit of `O_TMPFILE` that no other flag has.
 const O_TMPFILE: u32 = 0o20_000_000;
-
-/// How builtin calls the directory that it makes ghosts in.
-const STAGE_PREFIX: &[u8] = b".notifreeze-";
 
 impl Allowances {
     /// The allowances of a cut, from the survey at it.
@@ -84,7 +82,12 @@ impl Allowances {
         for index in &found {
             self.0[*index].left -= 1;
         }
-        found.first().map(|index| self.0[*index].rule)
+        let rule = self.0[*found.first()?].rule;
+        let is_stage = |index: &usize| matches!(self.0[*index].watched, Watched::Stage);
+        if found.iter().any(is_stage) {
+            self.add_stage(heard);
+        }
+        Some(rule)
     }
 
     fn add(&mut self, descriptor: &Descriptor) {
@@ -170,9 +173,7 @@ impl Allowances {
                 self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
             }
         }
-        for bits in [CREATE, DELETE] {
-            self.push(Unavoidable::GhostStage, bits, 1, Watched::Stage);
-        }
+        self.push(Unavoidable::GhostStage, CREATE, 1, Watched::Stage);
         if descriptor.flags & O_TMPFILE != 0 {
             for bits in [MODIFY, ATTRIB] {
                 self.push(Unavoidable::Unnamed, bits, 1, Watched::in_parent(path));
@@ -196,6 +197,19 @@ impl Allowances {
             gone = parent(gone);
             self.add_parent_times(gone);
         }
+    }
+
+    /// The directory that ghosts are made in was heard made: it goes again, and the times of what
+    /// it is in are put back.
+    fn add_stage(&mut self, heard: &Bystander) {
+        let Some(object @ Object::Path(path)) = &heard.watched else {
+            return;
+        };
+        let name = heard.name.0.clone();
+        let rule = Unavoidable::GhostStage;
+        self.push(rule, DELETE, 1, Watched::Parent(path.0.clone(), name));
+        self.push(rule, ATTRIB, 1, Watched::Itself(object.clone()));
+        self.push(rule, ATTRIB, 1, Watched::in_parent(path));
     }
 
     /// Another file may have the name by now.
@@ -248,9 +262,7 @@ impl Watched {
     fn hears(&self, heard: &Bystander) -> bool {
         match (self, &heard.watched) {
             (Self::Filesystem, None) | (Self::Any, Some(_)) => true,
-            (Self::Stage, Some(_)) => {
-                heard.mask.0 & ISDIR != 0 && heard.name.0.starts_with(STAGE_PREFIX)
-            }
+            (Self::Stage, Some(_)) => heard.mask.0 & ISDIR != 0 && heard.name.0.starts_with(b"."),
             (Self::Itself(object), Some(watched)) => object == watched && heard.name.0.is_empty(),
             (Self::Parent(directory, name), Some(Object::Path(path) | Object::Ghost(path))) => {
                 let root = |path: &[u8]| matches!(path, b"" | b"." | b"/");
