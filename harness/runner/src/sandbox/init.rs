@@ -10,7 +10,7 @@ use scenario::{Call, Fact, Loss, Scenario, log};
 
 use super::world::{self, World};
 use crate::bystander::Bystander;
-use crate::engine::{self, Cut, CutError, Workshop};
+use crate::engine::{self, Cut, CutError, EngineSpec, Workshop};
 use crate::job::{Answer, Job, Times};
 use crate::observe;
 use crate::park::{Parking, Stop};
@@ -103,15 +103,10 @@ impl<'a> Run<'a> {
         loop {
             match self.parking.wait(self.subject) {
                 Stop::Parked => {}
-                Stop::Ended(how) => {
-                    return Err(End::broken(format!("{}: {how}", self.where_now())));
-                }
+                Stop::Ended(how) => return Err(self.stuck(&how)),
                 Stop::TimedOut => {
-                    return Err(End::broken(format!(
-                        "{}: no progress for {} ms",
-                        self.where_now(),
-                        self.job.limit_ms
-                    )));
+                    let limit = self.job.limit_ms;
+                    return Err(self.stuck(&format!("no progress for {limit} ms")));
                 }
             }
             let records = self.records()?;
@@ -130,6 +125,17 @@ impl<'a> Run<'a> {
                 }
             }
             kill(self.subject, Signal::SIGCONT).map_err(|errno| format!("continue: {errno}"))?;
+        }
+    }
+
+    /// A run that goes no further. Control has shown that the scenario itself does, so after a cut
+    /// by an engine it is the engine's failure.
+    fn stuck(&self, how: &str) -> End {
+        let reason = format!("{}: {how}", self.where_now());
+        if self.n_cuts > 0 && self.job.engine != EngineSpec::Control {
+            End(Box::new(Answer::Failed(format!("after the cut: {reason}"))))
+        } else {
+            End::broken(reason)
         }
     }
 

@@ -144,7 +144,10 @@ impl<'a> Track<'a> {
                 format!("{fd}, {}", text::mark_target(&it.target))
             }
             Fact::NextWd { process, fd, .. } => text::fd_of(process.as_ref(), *fd),
-            Fact::Bystander(it) => it.watched.as_ref().map_or_else(String::new, text::object),
+            Fact::Bystander(it) => it
+                .watched
+                .as_ref()
+                .map_or_else(|| "filesystem".to_owned(), text::object),
             Fact::Entry(it) => it.path.to_string(),
             Fact::Leftover(_) => String::new(),
             Fact::Loss(it) => it.object.clone(),
