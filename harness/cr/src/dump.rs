@@ -13,6 +13,7 @@ mod files;
 mod group;
 mod journal;
 mod mounts;
+pub(crate) mod park;
 mod places;
 mod queues;
 mod tree;
@@ -23,6 +24,7 @@ use nix::unistd::Pid;
 
 pub use error::{DumpError, DumpErrorKind};
 pub use journal::{Outcome, Recovered, recover};
+pub use park::{park, release};
 
 use crate::Loss;
 use crate::image::{Image, LossRecord};

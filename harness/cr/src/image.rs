@@ -37,6 +37,28 @@ pub struct Image {
     /// Whether the image holds notification groups alone, to be restored into another program.
     #[prost(bool, tag = "7")]
     pub only_groups: bool,
+    /// A process that holds the open file descriptions themselves.
+    #[prost(message, optional, tag = "8")]
+    pub parked: Option<Parked>,
+}
+
+/// Where the open file descriptions are.
+#[derive(Clone, PartialEq, prost::Message, serde::Serialize)]
+pub struct Parked {
+    /// The pid of their holder.
+    #[prost(int32, tag = "1")]
+    pub holder: i32,
+    /// When it began, in ticks since the boot.
+    #[prost(uint64, tag = "2")]
+    pub began: u64,
+    /// In the name of a memfd that it has open at `mark`: no other process is taken for it.
+    #[prost(string, tag = "3")]
+    pub token: String,
+    #[prost(int32, tag = "4")]
+    pub mark: i32,
+    /// Its descriptor of each of [`Image::files`].
+    #[prost(int32, repeated, tag = "5")]
+    pub files: Vec<i32>,
 }
 
 /// A process of the tree.

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod ghosts;
 mod group;
+mod parked;
 mod processes;
 mod stage;
 mod tree;
@@ -119,12 +120,18 @@ pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, Rest
     // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
     let restored = processes::become_tree(image, stage, options)?;
     descriptor::set_file_limit(limit).context("setrlimit", "RLIMIT_NOFILE")?;
+    if let (Some(parked), None) = (&image.parked, restored.child) {
+        crate::dump::release(parked);
+    }
     Ok(restored)
 }
 
 /// Makes every open file description, and opens every working directory.
 fn make(image: &Image, options: &RestoreOptions) -> Result<Stage, RestoreError> {
     let tree = Tree::new(image, options)?;
+    if let Some(parked) = &image.parked {
+        return parked::take(image, parked, &tree);
+    }
     let mut stage = Stage::new(image)?;
     let ghosts = ghosts::make(image, &tree, &mut stage, options)?;
     files::open(image, &tree, &mut stage)?;

@@ -55,6 +55,12 @@ impl Image {
             ensure(pids.insert(process.pid), part, "a pid stands twice")?;
             self.check_process(process)?;
         }
+        if let Some(parked) = &self.parked {
+            let as_many = parked.files.len() == self.files.len();
+            ensure(as_many, || "parked".to_owned(), "not as many files")?;
+            let pid = (1..=MAX_PID).contains(&parked.holder);
+            ensure(pid, || "parked".to_owned(), "no such pid")?;
+        }
         for (index, file) in self.files.iter().enumerate() {
             self.check_file(file)
                 .map_err(|error| within("file", index, error))?;

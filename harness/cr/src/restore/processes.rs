@@ -260,7 +260,8 @@ fn finish_file(common: &Common<'_>, process: &Process, index: usize) -> Result<(
     let Some(number) = numbers.map(|descriptor| descriptor.fd).min() else {
         return Ok(());
     };
-    if let Some(Object::Epoll(set)) = &file.object {
+    // A set that was parked has its interests still.
+    if let (Some(Object::Epoll(set)), None) = (&file.object, &common.image.parked) {
         let placed = |fd| {
             let found = process
                 .descriptors

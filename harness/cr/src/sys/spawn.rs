@@ -102,6 +102,18 @@ pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
     }
 }
 
+/// prctl(2) `PR_SET_PTRACER` with `PR_SET_PTRACER_ANY`: under Yama, whoever may trace this process
+/// by uid may do so without being its parent.
+///
+/// # Errors
+///
+/// The errno of the call: `EINVAL` without Yama, where it is not needed.
+pub fn allow_any_tracer() -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    let returned = unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    Errno::result(returned).map(drop)
+}
+
 /// Waits for a blocked signal of `set` (sigtimedwait(2)): whether one came within `limit`.
 #[must_use]
 pub fn wait_signal(set: &nix::sys::signal::SigSet, limit: std::time::Duration) -> bool {

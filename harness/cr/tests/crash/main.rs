@@ -32,6 +32,11 @@ fn main() -> ExitCode {
             let mode = arguments.next().unwrap();
             return dumper(pid.parse().unwrap(), Path::new(&directory), &mode);
         }
+        Some(HEIR) => return heir(Path::new(&arguments.next().unwrap())),
+        Some(PARKER) => {
+            let (pid, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
+            return parker(pid.parse().unwrap(), Path::new(&directory));
+        }
         Some(RECOVERER) => return recoverer(Path::new(&arguments.next().unwrap())),
         Some(_) | None => {}
     }
@@ -55,7 +60,12 @@ fn main() -> ExitCode {
         ("who_recovers_may_be_killed_anywhere", "recover"),
     ];
     let trials = trials.map(|(name, mode)| Trial::test(name, || kill_everywhere(mode)));
-    let trials = user::trials(permitted, trials.into());
+    let mut trials = Vec::from(trials);
+    trials.push(Trial::test(
+        "what_is_parked_outlives_the_subject_and_goes_to_the_heir",
+        park,
+    ));
+    let trials = user::trials(permitted, trials);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -98,6 +108,63 @@ fn recoverer(directory: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+const PARKER: &str = "be-who-parks";
+const HEIR: &str = "be-the-heir";
+
+fn parker(pid: i32, directory: &Path) -> ExitCode {
+    let parked = cr::dump::park(
+        Pid::from_raw(pid),
+        &image_path(directory),
+        &options(directory),
+    );
+    match parked {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            trace::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Becomes the subject again, and stops as it did.
+fn heir(directory: &Path) -> ExitCode {
+    match cr::restore_file(&image_path(directory), &cr::RestoreOptions::default()) {
+        Ok(_) => {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).unwrap();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            trace::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn park() -> Result<(), Failed> {
+    let expected = Subject::start()?.read()?;
+    let mut subject = Subject::start()?;
+    let fdinfo = subject.fdinfo()?;
+    let image = image_path(subject.directory());
+    let this = std::env::current_exe()?;
+    let pid = subject.pid().to_string();
+    let directory = subject.directory().to_str().unwrap().to_owned();
+    let status = std::process::Command::new(&this)
+        .args([PARKER, &pid, &directory])
+        .status()?;
+    if !status.success() {
+        return Err("not parked".into());
+    }
+    let holder = Image::read(&image)?.parked.ok_or("no holder")?.holder;
+    subject.replace(std::process::Command::new(&this).args([HEIR, &directory]))?;
+    if Path::new(&format!("/proc/{holder}/exe")).exists() {
+        return Err("the holder is still there".into());
+    }
+    if subject.fdinfo()? != fdinfo {
+        return Err(format!("{fdinfo:?} became {:?}", subject.fdinfo()?).into());
+    }
+    expected.expect(&subject.read()?)
 }
 
 fn image_path(directory: &Path) -> PathBuf {

@@ -58,6 +58,17 @@ impl Subject {
         self.directory.path()
     }
 
+    /// Kills it, and starts another that stops in its place.
+    pub(crate) fn replace(&mut self, heir: &mut Command) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = heir.spawn()?;
+        match waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(()),
+            other => Err(format!("the heir did not stop: {other:?}").into()),
+        }
+    }
+
     /// Its groups, by descriptors of our own.
     fn groups(&self) -> Result<Vec<OwnedFd>, Failed> {
         let pidfd = inspect::pidfd_open(self.pid())?;
