@@ -139,7 +139,7 @@ fn forget_numbers(transcript: &mut Transcript, names: &Names) {
 fn outcome(step: &Step, record: &Record) -> Outcome {
     match step.call {
         _ if record.ret < 0 => Outcome::Errno(record.errno),
-        Call::Checkpoint | Call::Look | Call::Fork => Outcome::None,
+        Call::Checkpoint | Call::Look | Call::Fork | Call::Wait4 => Outcome::None,
         _ => Outcome::Value(record.ret),
     }
 }
