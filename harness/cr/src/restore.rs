@@ -115,10 +115,13 @@ pub struct Restored {
 /// What could not be restored, by name. The process should end then: some of it may be.
 pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let limit = descriptor::raise_file_limit().context("setrlimit", "RLIMIT_NOFILE")?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let stage = make(image, options)?;
     // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
     let restored = processes::become_tree(image, stage, options)?;
+    if image.only_groups {
+        nix::sys::stat::umask(umask);
+    }
     descriptor::set_file_limit(limit).context("setrlimit", "RLIMIT_NOFILE")?;
     if let (Some(parked), None) = (&image.parked, restored.child) {
         crate::dump::release(parked);

@@ -9,12 +9,15 @@ use crate::diagnostics;
 use crate::suite::{Problem, Unreadable};
 
 mod check;
+mod dump;
 mod fmt;
 mod generate;
 mod list;
 mod probe;
+mod restore;
 mod run;
 mod saboteur;
+mod show;
 
 /// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.
 #[derive(Debug, Parser)]
@@ -40,6 +43,12 @@ enum Command {
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
     Saboteur(saboteur::Args),
+    /// Write a process, or its groups alone, into an image.
+    Dump(dump::Args),
+    /// Start a program with the groups of an image.
+    Restore(restore::Args),
+    /// Print an image.
+    Show(show::Args),
     /// One run, asked for by the harness.
     #[command(hide = true)]
     Sandbox,
@@ -80,6 +89,9 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),
+        Command::Dump(args) => dump::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Show(args) => show::run(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };
     match result {

@@ -65,19 +65,19 @@ pub(super) fn collect(
                 name => format!("{name}: fd {fd}"),
             };
             let mut one = || {
-                let found = look(&pidfd, pid, fd, place.clone())?;
+                let Some(found) = look(&pidfd, (pid, fd), &place, options)? else {
+                    return Ok(None);
+                };
                 let same = known.entry(found.key).or_default();
                 let index = match shared(same, &held, &found.held)? {
                     Some(index) => index,
-                    None => match describe(image, places, &found, options)? {
-                        Some(file) => {
-                            same.push(held.len());
-                            held.push(found.held);
-                            image.files.push(file);
-                            held.len() - 1
-                        }
-                        None => return Ok(None),
-                    },
+                    None => {
+                        let file = describe(image, places, &found)?;
+                        image.files.push(file);
+                        same.push(held.len());
+                        held.push(found.held);
+                        held.len() - 1
+                    }
                 };
                 let file = u32::try_from(index).expect("fewer descriptions than descriptors");
                 Ok(Some(Descriptor {
@@ -118,7 +118,13 @@ fn numbers(pid: Pid) -> Result<Vec<i32>, DumpError> {
     Ok(numbers)
 }
 
-fn look(pidfd: &OwnedFd, pid: Pid, fd: i32, place: String) -> Result<Found, DumpError> {
+/// Looks at a descriptor; none if it is of no interest to a dump of groups alone.
+fn look(
+    pidfd: &OwnedFd,
+    (pid, fd): (Pid, i32),
+    place: &str,
+    options: &DumpOptions,
+) -> Result<Option<Found>, DumpError> {
     let file =
         inspect::pidfd_getfd(pidfd, fd).map_err(|errno| DumpError::on("pidfd_getfd", "", errno))?;
     let stat = path::stat(&file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
@@ -129,7 +135,14 @@ fn look(pidfd: &OwnedFd, pid: Pid, fd: i32, place: String) -> Result<Found, Dump
         Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => b"/".to_vec(),
         Err(error) => return Err(DumpError::io("readlink", link, &error)),
     };
-    let kind = kind(&link, &stat)?;
+    let kind = match kind(&link, &stat) {
+        Err(_) if options.only_groups => return Ok(None),
+        kind => kind?,
+    };
+    let is_group = matches!(kind, Kind::Inotify | Kind::Fanotify);
+    if options.only_groups && !is_group && !is_ghost(&stat) {
+        return Ok(None);
+    }
     let name = format!("/proc/{pid}/fdinfo/{fd}");
     let info = fs::read(&name).map_err(|error| DumpError::io("read", &name, &error))?;
     let head = head(&info).ok_or_else(|| DumpError::new("", DumpErrorKind::Text(name)))?;
@@ -140,12 +153,12 @@ fn look(pidfd: &OwnedFd, pid: Pid, fd: i32, place: String) -> Result<Found, Dump
         return Err(DumpError::not_supported("", "lock"));
     }
     const CLOSE_ON_EXEC: u32 = libc::O_CLOEXEC.cast_unsigned();
-    Ok(Found {
+    Ok(Some(Found {
         held: Held {
             file,
             pid,
             fd,
-            place,
+            place: place.to_owned(),
             info,
         },
         kind,
@@ -154,7 +167,7 @@ fn look(pidfd: &OwnedFd, pid: Pid, fd: i32, place: String) -> Result<Found, Dump
         offset: head.0,
         close_on_exec: head.1 & CLOSE_ON_EXEC != 0,
         stat,
-    })
+    }))
 }
 
 /// `pos:` and `flags:`.
@@ -212,19 +225,12 @@ fn shared(same: &[usize], held: &[Held], new: &Held) -> Result<Option<usize>, Du
     Ok(None)
 }
 
-/// A new description; none if the dump is of groups alone and this is no part of them.
-fn describe(
-    image: &mut Image,
-    places: &mut Places,
-    found: &Found,
-    options: &DumpOptions,
-) -> Result<Option<OpenFile>, DumpError> {
+/// A new description.
+fn describe(image: &mut Image, places: &mut Places, found: &Found) -> Result<OpenFile, DumpError> {
     let object = match found.kind {
         Kind::Inotify => Object::Inotify(Inotify::default()),
         Kind::Fanotify => Object::Fanotify(Fanotify::default()),
-        Kind::Epoll if options.only_groups => return Ok(None),
         Kind::Epoll => Object::Epoll(Epoll::default()),
-        Kind::File if options.only_groups && !is_ghost(&found.stat) => return Ok(None),
         Kind::File => Object::Place(places.of_file(image, &found.held.file, found.flags)?),
     };
     let mut file = OpenFile {
@@ -244,7 +250,7 @@ fn describe(
         file.offset = found.offset;
     }
     unread_in_pipe(image, found);
-    Ok(Some(file))
+    Ok(file)
 }
 
 fn is_ghost(stat: &path::Stat) -> bool {

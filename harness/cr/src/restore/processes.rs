@@ -188,7 +188,9 @@ fn become_process(common: &Common<'_>, me: usize) -> Result<(), RestoreError> {
     if let Some(directory) = common.directories[me] {
         nix::unistd::fchdir(descriptor::borrow(&directory)).context("fchdir", "")?;
     }
-    nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
+    if !common.image.only_groups {
+        nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
+    }
     Ok(())
 }
 
@@ -278,8 +280,15 @@ fn finish_file(common: &Common<'_>, process: &Process, index: usize) -> Result<(
     }
     let fd = descriptor::borrow(&number);
     if let Some(owner) = file.owner {
-        descriptor::set_owner(fd, owner.kind, owner.pid)
-            .context("fcntl", format!("F_SETOWN_EX {}", owner.pid))?;
+        // Another program takes the place of the process, not its pid.
+        let own = common.image.only_groups && owner.pid == process.pid;
+        let pid = if own {
+            nix::unistd::getpid().as_raw()
+        } else {
+            owner.pid
+        };
+        descriptor::set_owner(fd, owner.kind, pid)
+            .context("fcntl", format!("F_SETOWN_EX {pid}"))?;
     }
     if file.signal != 0 {
         descriptor::set_signal(fd, file.signal).context("fcntl", "F_SETSIG")?;

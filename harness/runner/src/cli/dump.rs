@@ -1,0 +1,158 @@
+//! `notifreeze dump`: a process of somebody else, stopped for as long as it takes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cr::{Afterwards, DumpOptions, QueuePolicy};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::show::IMAGE;
+
+/// How long a process may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How often a process is looked at that is to stop: it tells its parent, and nobody else.
+const STOP_POLL_MS: u8 = 2;
+
+/// Dumps a process: its groups with watches and unread events, and, without --only-fsnotify, all
+/// that it has open and its children.
+///
+///   notifreeze dump 4711 --images /var/tmp/i --only-fsnotify --leave-running
+///   notifreeze show /var/tmp/i
+///   notifreeze restore --images /var/tmp/i -- my-daemon --groups-are-open
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    pid: i32,
+    /// Where to write the image; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Groups, what they watch, and watched files without a name; nothing else of the process.
+    #[arg(long)]
+    only_fsnotify: bool,
+    /// What to do about unread events.
+    #[arg(long, value_enum, default_value = "keep")]
+    queue: Queue,
+    /// Let the process run on, with its queues, instead of killing it.
+    #[arg(long)]
+    leave_running: bool,
+    /// A path that may lead to a watched file, for filesystems without file handles and for
+    /// callers that may not open one.
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Queue {
+    /// Take them along.
+    Keep,
+    /// Leave them behind, and say so.
+    Drop,
+    /// Do not dump a process that has some.
+    Refuse,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, String> {
+    let main = Pid::from_raw(args.pid);
+    if args.pid <= 1 {
+        return Err(format!("{}: not a process to dump", args.pid));
+    }
+    let options = DumpOptions {
+        paths: args.paths.clone(),
+        queue: match args.queue {
+            Queue::Keep => QueuePolicy::Keep,
+            Queue::Drop => QueuePolicy::Drop,
+            Queue::Refuse => QueuePolicy::Refuse,
+        },
+        only_groups: args.only_fsnotify,
+        ..DumpOptions::default()
+    };
+    fs::create_dir_all(&args.images)
+        .map_err(|error| format!("{}: {error}", args.images.display()))?;
+    let afterwards = if args.leave_running {
+        Afterwards::RunsOn
+    } else {
+        Afterwards::Ends
+    };
+    let stopped = Stopped::tree(main, args.only_fsnotify)?;
+    let path = args.images.join(IMAGE);
+    let (image, more) = match cr::dump_to_file(main, &path, (&options, afterwards)) {
+        Ok(dumped) => dumped,
+        Err(error) => {
+            anstream::eprintln!("error: {error}; the process runs on");
+            return Ok(crate::EXIT_FAIL);
+        }
+    };
+    for loss in image.losses().iter().chain(&more) {
+        anstream::eprintln!("loss: {loss}");
+    }
+    anstream::println!("{}", path.display());
+    if afterwards == Afterwards::Ends {
+        for pid in image.pids() {
+            kill(pid, Signal::SIGKILL).map_err(|errno| format!("kill {pid}: {errno}"))?;
+        }
+    }
+    drop(stopped);
+    Ok(crate::EXIT_OK)
+}
+
+/// Processes that we stopped, and that go on when this goes away.
+struct Stopped(Vec<Pid>);
+
+impl Stopped {
+    /// Stops a process and, unless it is wanted alone, its descendants.
+    fn tree(main: Pid, alone: bool) -> Result<Self, String> {
+        let mut stopped = Self(Vec::new());
+        let mut next = vec![main];
+        while let Some(pid) = next.pop() {
+            stopped.stop(pid)?;
+            if !alone {
+                // A stopped process forks no more, so this list is complete.
+                let name = format!("/proc/{pid}/task/{pid}/children");
+                let text = fs::read_to_string(name).unwrap_or_default();
+                let children = text
+                    .split_ascii_whitespace()
+                    .filter_map(|pid| pid.parse().ok());
+                next.extend(children.map(Pid::from_raw));
+            }
+        }
+        Ok(stopped)
+    }
+
+    fn stop(&mut self, pid: Pid) -> Result<(), String> {
+        match state(pid)? {
+            'T' | 't' | 'Z' => return Ok(()),
+            _ => {}
+        }
+        kill(pid, Signal::SIGSTOP).map_err(|errno| format!("stop {pid}: {errno}"))?;
+        self.0.push(pid);
+        let deadline = Instant::now() + STOP_LIMIT;
+        while !matches!(state(pid)?, 'T' | 't' | 'Z') {
+            if Instant::now() > deadline {
+                return Err(format!("process {pid} does not stop"));
+            }
+            let _ = nix::poll::poll(&mut [], STOP_POLL_MS);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in self.0.drain(..).rev() {
+            // It may be gone, which is as good.
+            let _ = kill(pid, Signal::SIGCONT);
+        }
+    }
+}
+
+fn state(pid: Pid) -> Result<char, String> {
+    let stat =
+        fs::read(format!("/proc/{pid}/stat")).map_err(|error| format!("process {pid}: {error}"))?;
+    let stat = String::from_utf8_lossy(&stat);
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    fields
+        .and_then(|fields| fields.chars().next())
+        .ok_or_else(|| format!("/proc/{pid}/stat: not understood"))
+}

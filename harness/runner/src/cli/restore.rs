@@ -1,0 +1,53 @@
+//! `notifreeze restore`: a program that starts with the groups of another.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use cr::{Others, RestoreOptions};
+
+use super::show;
+
+/// Restores the groups of an image in this process, and becomes a program that has them open at
+/// the numbers that they had. The image is one of `dump --only-fsnotify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder that `dump` wrote, or an image.
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Look for what is watched below this directory; nothing outside of it is opened.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, String> {
+    let image = show::read(&args.images)?;
+    if !image.only_groups {
+        let why = "the image is of a whole process, which no other program can become; \
+                   dump with --only-fsnotify";
+        return Err(why.to_owned());
+    }
+    let (program, rest) = args.command.split_first().expect("required");
+    CString::new(program.as_bytes()).map_err(|_| "a NUL in the command".to_owned())?;
+    let options = RestoreOptions {
+        root: args.root.clone(),
+        others: Others::Keep,
+        ..RestoreOptions::default()
+    };
+    if let Err(error) = cr::restore(&image, &options) {
+        anstream::eprintln!("error: {error}");
+        return Ok(crate::EXIT_FAIL);
+    }
+    // The next exec is ours, not one that the program asked to close them at.
+    for descriptor in &image.processes[0].descriptors {
+        cr::sys::raw::fcntl(descriptor.fd, nix::libc::F_SETFD, 0)
+            .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
+    }
+    let error = Command::new(program).args(rest).exec();
+    Err(format!("{}: {error}", program.display()))
+}
