@@ -194,7 +194,10 @@ fn by_handle(anchor: &Path, file: &FileHandle) -> Result<Vec<u8>, Errno> {
     let opened = handle::with_own_directory(|| {
         nix::unistd::chdir(anchor)?;
         match handle::open_here(file, 0) {
-            Err(Errno::EPERM) => handle::open_here(file, libc::O_DIRECTORY),
+            // Whoever may open no file may still open a directory.
+            Err(Errno::EPERM) => {
+                handle::open_here(file, libc::O_DIRECTORY).map_err(|_| Errno::EPERM)
+            }
             opened => opened,
         }
     })??;
