@@ -35,7 +35,8 @@ const EDGES: [(&str, &[&str]); 7] = [
 ];
 
 /// Documents whose paths have to exist.
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
@@ -156,6 +157,25 @@ fn every_path_that_a_document_names_exists() {
         n_paths > 20,
         "found only {n_paths} paths: is the search blind?"
     );
+}
+
+#[test]
+fn the_readme_shows_a_scenario_and_a_snapshot_as_they_are() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let block = |fence: &str| {
+        let open = format!("\n```{fence}\n");
+        let start = readme.find(&open).expect("a block of this kind") + open.len();
+        let length = readme[start..].find("```").expect("a block ends");
+        &readme[start..start + length]
+    };
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("a file of the tree");
+    let scenario = read("scenarios/inotify/mask-oneshot_unfired.scn");
+    let lines = scenario.lines().filter(|line| !line.starts_with("known "));
+    let scenario: String = lines.flat_map(|line| [line, "\n"]).collect();
+    assert_eq!(block(""), scenario);
+    let snapshot = read("snapshots/criu/inotify/mask-oneshot_unfired.snap");
+    let shown = block("diff");
+    assert!(snapshot.contains(shown), "not in the snapshot:\n{shown}");
 }
 
 #[test]
