@@ -99,6 +99,10 @@ pub fn run(
             ..case.clone()
         };
         let mut report = case::run(&cut, engine, programs, &options);
+        if place.is_some() && matches!(report.verdict, Verdict::Fixed(_)) {
+            // What is declared is declared of the cut as it is written.
+            report.verdict = Verdict::Pass;
+        }
         name_place(&mut report.verdict, place, &case.scenario);
         let is_worse = worst
             .as_ref()
