@@ -205,7 +205,7 @@ fn every_scenario_says_what_must_hold() {
             panic!("{}:1: starts without a sentence", path.display());
         });
         assert!(
-            sentence.ends_with('.') && sentence.starts_with(|c: char| c.is_uppercase()),
+            sentence.ends_with('.') && sentence.starts_with(char::is_alphanumeric),
             "{}:1: `{sentence}` is no sentence",
             path.display()
         );
