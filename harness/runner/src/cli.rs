@@ -14,6 +14,7 @@ mod fmt;
 mod generate;
 mod list;
 mod probe;
+mod recover;
 mod restore;
 mod run;
 mod saboteur;
@@ -47,6 +48,8 @@ enum Command {
     Dump(dump::Args),
     /// Start a program with the groups of an image.
     Restore(restore::Args),
+    /// Give the processes of a dump that was killed their unread events back.
+    Recover(recover::Args),
     /// Print an image.
     Show(show::Args),
     /// One run, asked for by the harness.
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Saboteur(args) => saboteur::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };

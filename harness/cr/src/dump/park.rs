@@ -6,8 +6,9 @@
 //! keeps the memory of the kernel objects in use. To move to another boot or machine, or to free
 //! what the subject used, dump instead.
 //!
-//! All descriptors of the subject must be parked: the last close of one that was not would put an
-//! event into the queue of a watcher that was.
+//! All descriptors of the subject are parked with its groups: the last close of one that was not
+//! would put an event into the queue of a watcher that was. Groups alone can be parked too; then
+//! that is a declared loss.
 
 use std::fs;
 use std::io::Read;
@@ -21,6 +22,7 @@ use nix::unistd::Pid;
 use super::error::DumpError;
 use super::journal::began;
 use super::{Dump, DumpOptions, in_own_directory, recover};
+use crate::Loss;
 use crate::image::{Image, Parked};
 use crate::sys::{descriptor, inspect, raw, spawn};
 
@@ -32,14 +34,15 @@ use crate::sys::{descriptor, inspect, raw, spawn};
 ///
 /// What cannot be parked or written, by name. The subject is then as it was.
 pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image, DumpError> {
-    if options.only_groups {
-        return Err(DumpError::not_supported("", "parking of groups alone"));
-    }
     recover(image_path, options)?;
     let dump = in_own_directory(|| Dump::look(pid, options))?;
     let mut image = dump.image;
     // What cannot be made again is not made again.
     image.lost.clear();
+    if options.only_groups {
+        let reason = "what the process has open besides is closed at its end, which they hear";
+        super::declare(&mut image, Loss::new(5, "parked groups", reason));
+    }
     let files: Vec<OwnedFd> = dump.held.into_iter().map(|held| held.file).collect();
     image.parked = Some(hold(&files)?);
     let written = image.write(image_path);

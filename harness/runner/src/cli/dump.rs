@@ -37,6 +37,10 @@ pub(super) struct Args {
     /// Let the process run on, with its queues, instead of killing it.
     #[arg(long)]
     leave_running: bool,
+    /// Keep the groups themselves alive in a holder process instead of copying them, until a
+    /// restore takes them over: exact to the last cookie, within one boot.
+    #[arg(long, conflicts_with_all = ["leave_running", "queue"])]
+    park: bool,
     /// A path that may lead to a watched file, for filesystems without file handles and for
     /// callers that may not open one.
     #[arg(long = "path", value_name = "PATH")]
@@ -77,7 +81,12 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     };
     let stopped = Stopped::tree(main, args.only_fsnotify)?;
     let path = args.images.join(IMAGE);
-    let (image, more) = match cr::dump_to_file(main, &path, (&options, afterwards)) {
+    let dumped = if args.park {
+        cr::dump::park(main, &path, &options).map(|image| (image, Vec::new()))
+    } else {
+        cr::dump_to_file(main, &path, (&options, afterwards))
+    };
+    let (image, more) = match dumped {
         Ok(dumped) => dumped,
         Err(error) => {
             anstream::eprintln!("error: {error}; the process runs on");
