@@ -71,8 +71,6 @@ pub fn plan(
     mask: Mask,
     ignored_mask: Mask,
 ) -> Result<Plan, Unmakeable> {
-    let names_parent = group.contains(InitFlags::REPORT_DIR_FID);
-    let target_fid = group.contains(InitFlags::REPORT_TARGET_FID);
     // The kernel drops the bit from what is asked of anything but a directory, and adds it to the
     // mask in a group that names the parent; given back with REPORT_TARGET_FID it is ENOTDIR.
     let strip = |mask: Mask| match kind {
@@ -84,85 +82,67 @@ pub fn plan(
     let ignored = strip(ignored_mask);
     let only_added_bit = strip(mask) == 0 && mask.0 != 0;
 
-    let evictable = flags.0 & MarkFlags::EVICTABLE.0;
-    let add = ADD | kind.flag() | evictable;
+    let add = ADD | kind.flag() | flags.0 & MarkFlags::EVICTABLE.0;
     let remove = REMOVE | kind.flag();
     let survives = flags.0 & MarkFlags::IGNORED_SURV_MODIFY.0;
-    let (which, keeps_flag) = match flags.contains(MarkFlags::IGNORE) {
-        true => (libc::FAN_MARK_IGNORE, true),
-        false => (libc::FAN_MARK_IGNORED_MASK, survives != 0),
+    let which = if flags.contains(MarkFlags::IGNORE) {
+        libc::FAN_MARK_IGNORE
+    } else {
+        libc::FAN_MARK_IGNORED_MASK
     };
     let passing = match kind {
         Kind::MountNamespace => PASSING_MOUNT,
         _ => PASSING,
     };
+    let call = |flags, mask| Call { flags, mask };
 
     let mut plan = Plan::default();
     if plain != 0 {
-        plan.attach.push(Call {
-            flags: add,
-            mask: plain,
-        });
+        plan.attach.push(call(add, plain));
     } else if only_added_bit {
-        match (ignored != 0, target_fid) {
-            (true, _) => plan.attach.push(Call {
-                flags: add,
-                mask: passing,
-            }),
-            (false, false) => {
-                plan.attach.push(Call {
-                    flags: add,
-                    mask: Mask::EVENT_ON_CHILD.0,
-                });
-            }
-            (false, true) => return Err(Unmakeable),
-        }
+        let first = added_bit(group, ignored != 0, passing)?;
+        plan.attach.push(call(add, first));
     } else if permission != 0 || ignored == 0 {
         if permission == 0 && flags.contains(MarkFlags::IGNORE) {
             return Err(Unmakeable);
         }
-        plan.attach.push(empty(add, kind, names_parent));
+        plan.attach.push(empty(add, kind, group));
     }
     if ignored != 0 {
-        plan.attach.push(Call {
-            flags: add | which | survives,
-            mask: ignored,
-        });
-    }
-    if plain == 0 && only_added_bit && ignored != 0 {
-        plan.attach.push(Call {
-            flags: remove,
-            mask: passing,
-        });
+        plan.attach.push(call(add | which | survives, ignored));
+        if only_added_bit {
+            plan.attach.push(call(remove, passing));
+        }
     }
     if permission != 0 {
-        plan.arm.push(Call {
-            flags: add,
-            mask: permission,
-        });
+        plan.arm.push(call(add, permission));
     }
-    if ignored == 0 && keeps_flag {
+    if ignored == 0 && (survives != 0 || flags.contains(MarkFlags::IGNORE)) {
         // Removing the last bit would remove a mark that has no mask yet.
         let calls = if plain != 0 {
             &mut plan.attach
         } else {
             &mut plan.arm
         };
-        calls.push(Call {
-            flags: add | which | survives,
-            mask: passing,
-        });
-        calls.push(Call {
-            flags: remove | which,
-            mask: passing,
-        });
+        calls.push(call(add | which | survives, passing));
+        calls.push(call(remove | which, passing));
     }
     Ok(plan)
 }
 
+/// What to ask for so that only the bit that the kernel adds is left in the end.
+fn added_bit(group: InitFlags, ignores: bool, passing: u64) -> Result<u64, Unmakeable> {
+    match (ignores, group.contains(InitFlags::REPORT_TARGET_FID)) {
+        // Taken back when the ignored mask keeps the mark alive.
+        (true, _) => Ok(passing),
+        (false, false) => Ok(Mask::EVENT_ON_CHILD.0),
+        (false, true) => Err(Unmakeable),
+    }
+}
+
 /// Makes a mark without any bit: the kernel takes these flags for valid and stores neither.
-fn empty(add: u32, kind: Kind, names_parent: bool) -> Call {
-    if kind != Kind::Directory && !names_parent {
+fn empty(add: u32, kind: Kind, group: InitFlags) -> Call {
+    if kind != Kind::Directory && !group.contains(InitFlags::REPORT_DIR_FID) {
         return Call {
             flags: add,
             mask: Mask::EVENT_ON_CHILD.0,

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::tmpfs::{capabilities, set_capabilities};
+
 /// The subject's answer to a permission event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
@@ -281,44 +283,14 @@ fn wait(pid: i32) {
 ///
 /// The errno of capset(2) that would have dropped or given back the capability.
 pub fn without_sys_admin<T>(action: impl FnOnce() -> T) -> Result<T, Errno> {
-    const SYS_ADMIN: u32 = 21;
-    let mut header = CapHeader {
-        version: CAP_VERSION_3,
-        pid: 0,
-    };
-    let mut sets = [CapSets::default(); 2];
-    // SAFETY: both pointers are to structures of the layout that version 3 says, and outlive the
-    // call.
-    let returned = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    Errno::result(returned)?;
-    let before = sets;
-    sets[0].effective &= !(1 << SYS_ADMIN);
-    capset(&mut header, &sets)?;
+    const CAP_SYS_ADMIN: u32 = 1 << 21;
+    let before = capabilities()?;
+    let mut reduced = before;
+    reduced[0].effective &= !CAP_SYS_ADMIN;
+    set_capabilities(&reduced)?;
     let result = action();
-    capset(&mut header, &before)?;
+    set_capabilities(&before)?;
     Ok(result)
-}
-
-const CAP_VERSION_3: u32 = 0x2008_0522;
-
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct CapSets {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-fn capset(header: &mut CapHeader, sets: &[CapSets; 2]) -> Result<(), Errno> {
-    // SAFETY: as in `without_sys_admin`.
-    let returned = unsafe { libc::syscall(libc::SYS_capset, &raw mut *header, sets.as_ptr()) };
-    Errno::result(returned).map(drop)
 }
 
 #[cfg(test)]

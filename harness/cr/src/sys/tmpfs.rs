@@ -112,13 +112,13 @@ const HEADER: Header = Header {
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Sets {
-    effective: u32,
+pub(super) struct Sets {
+    pub(super) effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
-fn capabilities() -> Result<[Sets; 2], Errno> {
+pub(super) fn capabilities() -> Result<[Sets; 2], Errno> {
     let mut header = HEADER;
     let mut sets = [Sets::default(); 2];
     // SAFETY: version 3 writes two `Sets`, and the kernel may write the header's version.
@@ -127,7 +127,7 @@ fn capabilities() -> Result<[Sets; 2], Errno> {
     Ok(sets)
 }
 
-fn set_capabilities(sets: &[Sets; 2]) -> Result<(), Errno> {
+pub(super) fn set_capabilities(sets: &[Sets; 2]) -> Result<(), Errno> {
     let mut header = HEADER;
     // SAFETY: version 3 reads two `Sets`.
     let returned = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) };
