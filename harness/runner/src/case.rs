@@ -69,7 +69,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(case: &Case, engine: &EngineSpec, verdict: Verdict) -> Self {
+    pub(crate) fn new(case: &Case, engine: &EngineSpec, verdict: Verdict) -> Self {
         Self {
             name: case.name.clone(),
             engine: engine.clone(),

@@ -4,7 +4,7 @@
 //! All are made from one value, [`Results`]. Nothing here runs or judges anything.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use scenario::{Loss, Place, Scenario};
@@ -264,6 +264,16 @@ impl Form {
             Self::Json => json::print(results).map_err(|error| format!("JSON: {error}")),
         }
     }
+}
+
+/// Reads the value of `--report`: a form that is not known is said before anything runs.
+///
+/// # Errors
+///
+/// A sentence that names the endings that are known.
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    Form::of(&path).map(|_| path)
 }
 
 /// Writes a report.

@@ -8,7 +8,9 @@ use indicatif::ProgressBar;
 use crate::case::LIMIT_MS;
 use crate::engine::EngineSpec;
 use crate::generate::{self, Failure, Outcome, Plan};
+use crate::report::Results;
 use crate::sandbox::Programs;
+use crate::suite::Case;
 
 /// What to make.
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,10 @@ pub(super) struct Args {
     /// Write a case that fails to this file.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write a report of the case that fails, if one does, and of how many did not. The ending says
+    /// the form: .html, .xml (JUnit), .tap, .json.
+    #[arg(long, value_name = "FILE", value_parser = crate::report::path)]
+    report: Vec<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
@@ -69,6 +75,10 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let outcome = generate::run(&plan, &programs, || bar.inc(1));
     bar.finish_and_clear();
     anstream::println!("{}", summary(&outcome, &plan));
+    let results = results(&outcome);
+    for path in &args.report {
+        crate::report::write(path, &results)?;
+    }
     match &outcome.failure {
         Some(failure) => report(failure, &plan, args),
         None => Ok(crate::EXIT_OK),
@@ -88,6 +98,28 @@ fn summary(outcome: &Outcome, plan: &Plan) -> String {
         summary += &format!(", {} skipped: {reason}", outcome.n_skipped);
     }
     summary
+}
+
+/// Only the case that failed is told of; the others are counted.
+fn results(outcome: &Outcome) -> Results {
+    let told = outcome.failure.as_ref().map(|failure| {
+        let name = failure.report.name.clone();
+        let path = PathBuf::from(format!("{name}.scn"));
+        let scenario = failure.scenario.clone();
+        (
+            Case {
+                name,
+                path,
+                scenario,
+            },
+            &failure.report,
+        )
+    });
+    let pairs = told.iter().map(|(case, report)| (case, *report));
+    let mut results = Results::of(pairs, outcome.wall);
+    results.counts.pass += outcome.n_run - results.cases.len().min(outcome.n_run);
+    results.counts.skip += outcome.n_skipped;
+    results
 }
 
 fn report(failure: &Failure, plan: &Plan, args: &Args) -> Result<u8, String> {

@@ -64,14 +64,8 @@ pub(super) struct Args {
     #[arg(long)]
     show: bool,
     /// Write a report, of the form that the ending says: .html, .xml (JUnit), .tap, .json.
-    #[arg(long, value_name = "FILE", value_parser = report_path)]
+    #[arg(long, value_name = "FILE", value_parser = report::path)]
     report: Vec<PathBuf>,
-}
-
-/// A form that is not known is said before anything runs.
-fn report_path(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    report::Form::of(&path).map(|_| path)
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {

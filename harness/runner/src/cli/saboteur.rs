@@ -1,16 +1,20 @@
 //! `notifreeze saboteur`: the suite against every planted defect.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
+use indicatif::{ProgressBar, ProgressStyle};
 use scenario::Transcript;
 use verify::Verdict;
 
 use super::Selection;
-use crate::case::{self, Options, Snapshot};
+use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::{Defect, EngineSpec};
+use crate::report::{self, Results};
 use crate::sandbox::Programs;
 use crate::suite::{self, Case};
 
@@ -21,6 +25,10 @@ pub(super) struct Args {
     /// Only defects whose name contains this.
     #[arg(long, value_name = "TEXT")]
     defect: Option<String>,
+    /// Write a report, a case for each defect: it passes if some scenario catches the defect, and
+    /// shows by what. The ending says the form: .html, .xml (JUnit), .tap, .json.
+    #[arg(long, value_name = "FILE", value_parser = report::path)]
+    report: Vec<PathBuf>,
 }
 
 /// A scenario that builtin gets right, and what control yields.
@@ -30,9 +38,16 @@ struct Usable<'a> {
 }
 
 /// Which scenario catches a defect, and by what.
-struct Caught {
-    scenario: String,
-    how: String,
+struct Caught<'a> {
+    case: &'a Case,
+    report: Report,
+}
+
+impl Caught<'_> {
+    fn how(&self) -> &str {
+        let reason = self.report.verdict.reason().unwrap_or_default();
+        reason.lines().next().unwrap_or_default()
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
@@ -49,13 +64,18 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         snapshot: Snapshot::Ignore,
         ..Options::default()
     };
-    let usable: Vec<Usable> = in_parallel(&cases, |case| usable(case, &programs, &options))
-        .into_iter()
-        .flatten()
-        .collect();
-    let caught = in_parallel(&defects, |defect| {
+    let started = Instant::now();
+    let right = in_parallel("scenarios without a defect", &cases, |case| {
+        usable(case, &programs, &options)
+    });
+    let usable: Vec<Usable> = right.into_iter().flatten().collect();
+    let caught = in_parallel("defects", &defects, |defect| {
         catch(*defect, &usable, &programs, &options)
     });
+    let results = results(&defects, &caught, &cases, started);
+    for path in &args.report {
+        report::write(path, &results)?;
+    }
     anstream::println!("{}", table(&defects, &caught));
     let n_caught = caught.iter().flatten().count();
     anstream::println!(
@@ -79,23 +99,45 @@ fn usable<'a>(case: &'a Case, programs: &Programs, options: &Options) -> Option<
 }
 
 /// The first scenario that is judged `fail` under the defect.
-fn catch(
+fn catch<'a>(
     defect: Defect,
-    usable: &[Usable],
+    usable: &[Usable<'a>],
     programs: &Programs,
     options: &Options,
-) -> Option<Caught> {
+) -> Option<Caught<'a>> {
     usable.iter().find_map(|Usable { case, control }| {
         let engine = EngineSpec::Saboteur(defect);
         let report = case::against(case, control.clone(), &engine, programs, options);
-        match report.verdict {
-            Verdict::Fail(reason) => Some(Caught {
-                scenario: case.name.clone(),
-                how: reason.lines().next().unwrap_or_default().to_owned(),
-            }),
-            _ => None,
-        }
+        matches!(report.verdict, Verdict::Fail(_)).then_some(Caught { case, report })
     })
+}
+
+/// For a report: a defect that is caught is right.
+fn results(
+    defects: &[Defect],
+    caught: &[Option<Caught>],
+    cases: &[Case],
+    started: Instant,
+) -> Results {
+    let told = defects.iter().zip(caught).filter_map(|(defect, caught)| {
+        let engine = EngineSpec::Saboteur(*defect);
+        let (case, mut report) = match caught {
+            Some(Caught { case, report }) => (*case, report.clone()),
+            None => {
+                let case = cases.first()?;
+                let nothing = Verdict::Fail("no scenario catches it".to_owned());
+                (case, Report::new(case, &engine, nothing))
+            }
+        };
+        if caught.is_some() {
+            report.verdict = Verdict::Pass;
+        }
+        report.name = format!("saboteur/{}", defect.name());
+        Some((case, report))
+    });
+    let told: Vec<(&Case, Report)> = told.collect();
+    let pairs = told.iter().map(|(case, report)| (*case, report));
+    Results::of(pairs, started.elapsed())
 }
 
 fn table(defects: &[Defect], caught: &[Option<Caught>]) -> Table {
@@ -108,7 +150,7 @@ fn table(defects: &[Defect], caught: &[Option<Caught>]) -> Table {
     ]);
     for (defect, caught) in defects.iter().zip(caught) {
         let (scenario, how) = match caught {
-            Some(Caught { scenario, how }) => (scenario.as_str(), how.as_str()),
+            Some(caught) => (caught.case.name.as_str(), caught.how()),
             None => ("nothing", ""),
         };
         table.add_row([defect.name(), defect.what(), scenario, how]);
@@ -116,8 +158,17 @@ fn table(defects: &[Defect], caught: &[Option<Caught>]) -> Table {
     table
 }
 
-/// Maps on as many threads as there are cores; results in the order of the items.
-fn in_parallel<'a, T: Sync, R: Send>(items: &'a [T], work: impl Fn(&'a T) -> R + Sync) -> Vec<R> {
+/// Shows progress and maps on as many threads as there are cores; results in the order of the items.
+fn in_parallel<'a, T: Sync, R: Send>(
+    what: &'static str,
+    items: &'a [T],
+    work: impl Fn(&'a T) -> R + Sync,
+) -> Vec<R> {
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a fixed template");
+    let bar = ProgressBar::new(items.len() as u64)
+        .with_style(style)
+        .with_message(what);
     let n_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::new());
@@ -130,12 +181,14 @@ fn in_parallel<'a, T: Sync, R: Send>(items: &'a [T], work: impl Fn(&'a T) -> R +
                         return;
                     };
                     let result = work(item);
+                    bar.inc(1);
                     let mut done = done.lock().expect("no thread panics while it holds this");
                     done.push((index, result));
                 }
             });
         }
     });
+    bar.finish_and_clear();
     let mut done = done.into_inner().expect("no thread panicked");
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()

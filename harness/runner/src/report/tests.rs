@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use scenario::{Bytes, Event, Fact, Observation, Outcome, Transcript};
 
 use super::*;
