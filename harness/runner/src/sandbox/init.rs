@@ -186,6 +186,10 @@ impl<'a> Run<'a> {
         let mut facts = later.facts(Some(&earlier));
         facts.extend(heard.into_iter().map(Fact::Bystander));
         facts.extend(survey::new_mounts(&mounts)?);
+        let losses: Vec<Loss> = losses
+            .into_iter()
+            .map(|loss| self.below_world(loss))
+            .collect();
         facts.extend(losses.iter().cloned().map(Fact::Loss));
         self.surveys.push((index, facts));
         self.losses.extend(losses);
@@ -235,6 +239,16 @@ impl<'a> Run<'a> {
             notes: self.notes,
             times: self.times,
         })
+    }
+
+    /// A loss with paths as facts show them: where the world is mounted is nobody's business.
+    fn below_world(&self, loss: Loss) -> Loss {
+        let root = format!("{}/", self.world.root.display());
+        Loss {
+            invariant: loss.invariant,
+            object: loss.object.replace(&root, ""),
+            reason: loss.reason.replace(&root, ""),
+        }
     }
 
     fn records(&self) -> Result<Vec<log::Record>, End> {
