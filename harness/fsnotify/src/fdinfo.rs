@@ -99,3 +99,12 @@ pub enum Tolerance {
     /// A line ends with a space where kernels print none.
     ExtraSpace,
 }
+
+impl std::fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MissingSpace => "the space at the end of the line is missing",
+            Self::ExtraSpace => "a space too many at the end of the line",
+        })
+    }
+}

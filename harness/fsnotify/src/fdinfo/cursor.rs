@@ -59,6 +59,18 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
+    /// A number of `%x` that has one digit more often than not.
+    #[inline(always)]
+    pub(super) fn short_hex(&mut self, field: &'static str) -> Step<u32> {
+        let digit = match self.rest() {
+            [digit @ b'0'..=b'9', b' ', ..] => digit - b'0',
+            [digit @ b'a'..=b'f', b' ', ..] => digit - b'a' + 10,
+            _ => return self.hex32(field),
+        };
+        self.at += 1;
+        Ok(digit.into())
+    }
+
     /// A number of `%lx` or `%llx`.
     #[inline(always)]
     pub(super) fn hex64(&mut self, field: &'static str) -> Step<u64> {
@@ -102,22 +114,21 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// `bytes.len()` pairs of hex digits.
+    /// As many hex digits, a multiple of 8.
     #[inline(always)]
-    pub(super) fn hex_bytes(&mut self, bytes: &mut [u8], field: &'static str) -> Step<()> {
+    pub(super) fn hex_digits(&mut self, length: usize, field: &'static str) -> Step<&'a [u8]> {
         let start = self.at;
-        for word in bytes.chunks_exact_mut(4) {
-            let (value, n_digits) = hex_word(self.rest());
+        while self.at < start + length {
+            let n_digits = leading_digits(first_word(self.rest()));
             self.at += n_digits;
             if n_digits < 8 {
                 return Err(self.short_handle(start, field));
             }
-            word.copy_from_slice(&value.to_be_bytes());
         }
         if is_hex(self.rest()) {
             return Err(Fault::new(ErrorKind::HandleLength, start, field));
         }
-        Ok(())
+        Ok(&self.bytes[start..self.at])
     }
 
     #[cold]
@@ -189,15 +200,32 @@ fn is_hex(rest: &[u8]) -> bool {
 /// The number that up to eight lower-case hex digits at the start of `rest` make, and how many.
 #[inline(always)]
 fn hex_word(rest: &[u8]) -> (u32, usize) {
-    let word = match rest.first_chunk::<8>() {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => near_the_end(rest),
-    };
+    let word = first_word(rest);
     let n_digits = leading_digits(word);
     if n_digits == 0 {
         return (0, 0);
     }
     (value_of_digits(word << (8 * (8 - n_digits))), n_digits)
+}
+
+/// Decodes digits that [`Cursor::hex_digits`] has seen; gives the number of bytes.
+#[inline(always)]
+pub(super) fn decode_digits(digits: &[u8], bytes: &mut [u8]) -> usize {
+    let (words, _) = digits.as_chunks::<8>();
+    for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(4)) {
+        let value = value_of_digits(u64::from_le_bytes(*word));
+        bytes.copy_from_slice(&value.to_be_bytes());
+    }
+    digits.len() / 2
+}
+
+/// The first eight bytes.
+#[inline(always)]
+fn first_word(rest: &[u8]) -> u64 {
+    match rest.first_chunk::<8>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => near_the_end(rest),
+    }
 }
 
 /// The last bytes of the text, with zeros after them, which are no digits.

@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 use super::cursor::Cursor;
 use super::error::{ErrorKind, Excerpt, Fault, ParseError};
 use super::head::{self, HeadKey, Seen};
-use super::mark::Form;
+use super::mark::{Form, RawMark, RawWatch};
 use super::{Kind, Level, Line, Lock, MAX_LINE, Options, Tolerance, explain, lock, mark};
 
 /// Iterator over the typed lines of a whole text. Allocates nothing; ends after the first error.
@@ -49,7 +49,7 @@ impl<'a> Lines<'a> {
 impl<'a> Iterator for Lines<'a> {
     type Item = Result<Line<'a>, ParseError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
@@ -121,26 +121,51 @@ impl Reader {
     }
 
     /// Reads the line at the start of `rest`, which is not empty; gives it and its length.
-    #[inline]
+    #[inline(always)]
     pub(super) fn step<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
         self.tolerance = None;
-        let (line, length) = match self.line(rest) {
+        match self.body_line(rest) {
+            Ok((Some(BodyLine::Watch(watch)), length)) => {
+                self.pass(rest, length)?;
+                Ok((Line::Watch(watch.decode()), length))
+            }
+            Ok((Some(BodyLine::Mark(mark)), length)) => {
+                self.pass(rest, length)?;
+                Ok((Line::Mark(mark.decode()), length))
+            }
+            Ok((None, _)) => self.other_step(rest),
+            Err(refusal) => Err(self.refuse(rest, refusal)),
+        }
+    }
+
+    /// A step over a line of another kind.
+    #[inline(never)]
+    fn other_step<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
+        let (line, length) = match self.other_line(rest) {
             Ok(read) => read,
             Err(refusal) => return Err(self.refuse(rest, refusal)),
         };
+        let taken = self.taken;
+        self.pass(rest, length)?;
+        if matches!(line, Line::Lock(Lock::Hidden)) {
+            self.n_lines -= 1;
+            self.at_line_start = false;
+            self.taken = taken + length;
+        }
+        Ok((line, length))
+    }
+
+    /// Counts a line that was read.
+    #[inline(always)]
+    fn pass(&mut self, rest: &[u8], length: usize) -> Result<(), ParseError> {
         self.n_bytes += length;
         if self.n_bytes > self.options.max_text {
             return Err(self.refuse(rest, Fault::new(ErrorKind::TooLarge, 0, "").into()));
         }
-        if matches!(line, Line::Lock(Lock::Hidden)) {
-            self.at_line_start = false;
-            self.taken += length;
-        } else {
-            self.at_line_start = true;
-            self.taken = 0;
-            self.n_lines += 1;
-        }
-        Ok((line, length))
+        self.at_line_start = true;
+        self.taken = 0;
+        self.n_lines += 1;
+        Ok(())
     }
 
     /// Refuses a text that ends here and lacks something.
@@ -153,28 +178,22 @@ impl Reader {
         complete.map_err(|fault| self.locate(fault, Excerpt::new(b"")))
     }
 
-    #[inline]
-    fn line<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), Refusal> {
+    /// A watch or a mark of a known kind, if one stands here.
+    #[inline(always)]
+    fn body_line<'a>(&mut self, rest: &'a [u8]) -> Result<(Option<BodyLine<'a>>, usize), Refusal> {
         const WD: &[u8] = b"inotify wd:";
+        const FANOTIFY: &[u8] = b"fanotify ";
+        let level = self.options.level;
         if rest.starts_with(WD) {
             self.enter_body(Kind::Inotify)?;
-            let watch = mark::watch(Cursor::new(rest, WD.len()), self.options.level);
+            let watch = mark::watch(Cursor::new(rest, WD.len()), level);
             let (watch, length) = self.accept(watch, &mark::WATCH)?;
-            return Ok((Line::Watch(watch), length));
+            return Ok((Some(BodyLine::Watch(watch)), length));
         }
-        if let Some(mark) = self.known_fanotify(rest)? {
-            return Ok(mark);
-        }
-        self.other_line(rest)
-    }
-
-    #[inline]
-    fn known_fanotify<'a>(&mut self, rest: &'a [u8]) -> Result<Option<(Line<'a>, usize)>, Refusal> {
         let mut cursor = Cursor::new(rest, 0);
-        if !cursor.take(b"fanotify ") {
-            return Ok(None);
+        if !cursor.take(FANOTIFY) {
+            return Ok((None, 0));
         }
-        let level = self.options.level;
         let (parsed, form) = if cursor.take(b"ino:") {
             self.enter_marks()?;
             (mark::inode(cursor, level), &mark::INODE)
@@ -187,13 +206,11 @@ impl Reader {
         } else if cursor.take(b"mnt_ns:") {
             self.enter_marks()?;
             (mark::mount_namespace(cursor, level), &mark::MOUNT_NAMESPACE)
-        } else if cursor.take(b"flags:") {
-            return self.group(cursor).map(Some);
         } else {
-            return Ok(None);
+            return Ok((None, 0));
         };
         let (mark, length) = self.accept(parsed, form)?;
-        Ok(Some((Line::Mark(mark), length)))
+        Ok((Some(BodyLine::Mark(mark)), length))
     }
 
     fn group<'a>(&mut self, cursor: Cursor<'a>) -> Result<(Line<'a>, usize), Refusal> {
@@ -207,7 +224,7 @@ impl Reader {
         Ok((Line::Group { flags, event_flags }, length))
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept<T>(
         &mut self,
         parsed: Result<mark::Parsed<T>, Fault>,
@@ -230,26 +247,29 @@ impl Reader {
     }
 
     /// Notes a line of the body that belongs to this kind.
-    #[inline]
+    #[inline(always)]
     fn enter_body(&mut self, kind: Kind) -> Result<(), Fault> {
-        if self.body != Some(kind) {
-            if self.options.kind.is_some_and(|stated| stated != kind) {
-                return Err(Fault::new(ErrorKind::KindMismatch, 0, ""));
-            }
-            if self.body.is_some() {
-                return Err(Fault::new(ErrorKind::MixedKinds, 0, ""));
-            }
-            self.body = Some(kind);
+        if self.body == Some(kind) {
+            return self.count_mark();
         }
+        if self.options.kind.is_some_and(|stated| stated != kind) {
+            return Err(Fault::new(ErrorKind::KindMismatch, 0, ""));
+        }
+        if self.body.is_some() {
+            return Err(Fault::new(ErrorKind::MixedKinds, 0, ""));
+        }
+        self.body = Some(kind);
         self.enter_some_body()
     }
 
-    #[inline]
     fn enter_some_body(&mut self) -> Result<(), Fault> {
-        if !self.in_body {
-            self.seen.complete()?;
-            self.in_body = true;
-        }
+        self.seen.complete()?;
+        self.in_body = true;
+        self.count_mark()
+    }
+
+    #[inline(always)]
+    fn count_mark(&mut self) -> Result<(), Fault> {
         self.n_marks += 1;
         // The line of a fanotify group is counted too, and leaves room for as many marks.
         if self.n_marks > self.options.max_marks + usize::from(self.has_group) {
@@ -258,12 +278,15 @@ impl Reader {
         Ok(())
     }
 
-    /// A line of the head, a lock, or something unknown.
-    #[inline(never)]
+    /// A line of the head, a lock, the line of a fanotify group, or something unknown.
     fn other_line<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), Refusal> {
         if self.options.glued_locks && is_hidden_lock(rest) {
             self.enter_locks()?;
             return Ok((Line::Lock(Lock::Hidden), lock::PREFIX.len()));
+        }
+        const GROUP: &[u8] = b"fanotify flags:";
+        if rest.starts_with(GROUP) {
+            return self.group(Cursor::new(rest, GROUP.len()));
         }
         let length = line_length(rest).ok_or(Fault::new(ErrorKind::Truncated, 0, ""))?;
         let line = &rest[..length];
@@ -370,6 +393,12 @@ impl Reader {
             text,
         }
     }
+}
+
+/// A line of the body that is about to be decoded.
+enum BodyLine<'a> {
+    Watch(RawWatch<'a>),
+    Mark(RawMark<'a>),
 }
 
 /// A fault, and the form of the line that it was found in.

@@ -5,7 +5,7 @@ use crate::handle::{FileHandle, MAX_HANDLE_BYTES};
 use crate::inotify::Mask as InotifyMask;
 use crate::{Ino, MntId, NsIno, Sdev, Wd};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, decode_digits};
 use super::error::{ErrorKind, Fault};
 use super::{Level, Mark, MarkTarget, Tolerance, Watch};
 
@@ -46,11 +46,94 @@ pub(super) static MOUNT_NAMESPACE: Form = Form {
 /// The fields of a handle, in order.
 pub(super) const HANDLE: [&str; 3] = ["fhandle-bytes", "fhandle-type", "f_handle"];
 
+/// A watch whose handle is not decoded yet: small, so that the large value is made only once, where
+/// it is wanted.
+pub(super) struct RawWatch<'a> {
+    wd: Wd,
+    ino: Ino,
+    sdev: Sdev,
+    mask: InotifyMask,
+    ignored_mask: InotifyMask,
+    handle: Option<RawHandle<'a>>,
+}
+
+/// A mark whose handle is not decoded yet.
+pub(super) struct RawMark<'a> {
+    target: RawTarget<'a>,
+    flags: MarkFlags,
+    mask: FanotifyMask,
+    ignored_mask: FanotifyMask,
+}
+
+enum RawTarget<'a> {
+    Inode {
+        ino: Ino,
+        sdev: Sdev,
+        handle: Option<RawHandle<'a>>,
+    },
+    Mount(MntId),
+    Filesystem(Sdev),
+    MountNamespace(NsIno),
+}
+
+/// A type, and digits that are known to be pairs of hex digits of at most 128 bytes.
+#[derive(Clone, Copy)]
+struct RawHandle<'a> {
+    kind: u32,
+    digits: &'a [u8],
+}
+
+impl RawHandle<'_> {
+    #[inline(always)]
+    fn decode(self) -> FileHandle {
+        let mut bytes = [0; MAX_HANDLE_BYTES];
+        let n_bytes = decode_digits(self.digits, &mut bytes);
+        FileHandle::inline(self.kind, n_bytes, bytes)
+    }
+}
+
+impl RawWatch<'_> {
+    #[inline(always)]
+    pub(super) fn decode(self) -> Watch {
+        Watch {
+            wd: self.wd,
+            ino: self.ino,
+            sdev: self.sdev,
+            mask: self.mask,
+            ignored_mask: self.ignored_mask,
+            handle: self.handle.map(RawHandle::decode),
+        }
+    }
+}
+
+impl RawMark<'_> {
+    #[inline(always)]
+    pub(super) fn decode(self) -> Mark {
+        let target = match self.target {
+            RawTarget::Inode { ino, sdev, handle } => MarkTarget::Inode {
+                ino,
+                sdev,
+                handle: handle.map(RawHandle::decode),
+            },
+            RawTarget::Mount(mnt_id) => MarkTarget::Mount(mnt_id),
+            RawTarget::Filesystem(sdev) => MarkTarget::Filesystem(sdev),
+            RawTarget::MountNamespace(mnt_ns) => MarkTarget::MountNamespace(mnt_ns),
+        };
+        Mark {
+            target,
+            flags: self.flags,
+            mask: self.mask,
+            ignored_mask: self.ignored_mask,
+        }
+    }
+}
+
 /// What a line was read as, where the next one begins, and what was tolerated.
 pub(super) type Parsed<T> = (T, usize, Option<Tolerance>);
 
 /// `inotify wd:`; the cursor is behind the colon.
-pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Watch>> {
+#[inline(always)]
+pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawWatch<'_>>> {
     let start = cursor.at();
     let wd = cursor.hex32("wd")?;
     cursor.key(b" ino:", "ino")?;
@@ -63,12 +146,12 @@ pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Watch>>
     let mask = InotifyMask(cursor.hex32("mask")?);
     cursor.key(b" ignored_mask:", "ignored_mask")?;
     let start = cursor.at();
-    let ignored_mask = InotifyMask(cursor.hex32("ignored_mask")?);
+    let ignored_mask = InotifyMask(cursor.short_hex("ignored_mask")?);
     let (handle, end, tolerance) = inode_end(cursor, level)?;
     if ignored_mask.0 != 0 && level == Level::Strict {
         return Err(Fault::new(ErrorKind::IgnoredMask, start, "ignored_mask"));
     }
-    let watch = Watch {
+    let watch = RawWatch {
         wd,
         ino,
         sdev,
@@ -89,14 +172,15 @@ pub(super) fn group(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<(InitFl
 }
 
 /// `fanotify ino:`; the cursor is behind the colon.
-pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+#[inline(always)]
+pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawMark<'_>>> {
     let ino = Ino(cursor.hex64("ino")?);
     cursor.key(b" sdev:", "sdev")?;
     let sdev = Sdev(cursor.hex32("sdev")?);
     let (flags, mask, ignored_mask) = tail(&mut cursor, level)?;
     let (handle, end, tolerance) = inode_end(cursor, level)?;
-    let mark = Mark {
-        target: MarkTarget::Inode { ino, sdev, handle },
+    let mark = RawMark {
+        target: RawTarget::Inode { ino, sdev, handle },
         flags,
         mask,
         ignored_mask,
@@ -105,10 +189,10 @@ pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> 
 }
 
 /// `fanotify mnt_id:`; the cursor is behind the colon.
-pub(super) fn mount(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+pub(super) fn mount(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawMark<'_>>> {
     let start = cursor.at();
     let mnt_id = cursor.hex32("mnt_id")?;
-    let mark = mark_without_handle(MarkTarget::Mount(MntId(mnt_id)), cursor, level)?;
+    let mark = mark_without_handle(RawTarget::Mount(MntId(mnt_id)), cursor, level)?;
     if mnt_id == 0 || mnt_id > 0x7fff_ffff {
         return Err(Fault::new(ErrorKind::MntIdRange, start, "mnt_id"));
     }
@@ -116,26 +200,26 @@ pub(super) fn mount(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> 
 }
 
 /// `fanotify sdev:`; the cursor is behind the colon.
-pub(super) fn filesystem(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+pub(super) fn filesystem(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawMark<'_>>> {
     let sdev = Sdev(cursor.hex32("sdev")?);
-    mark_without_handle(MarkTarget::Filesystem(sdev), cursor, level)
+    mark_without_handle(RawTarget::Filesystem(sdev), cursor, level)
 }
 
 /// `fanotify mnt_ns:`; the cursor is behind the colon.
-pub(super) fn mount_namespace(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Mark>> {
+pub(super) fn mount_namespace(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawMark<'_>>> {
     let mnt_ns = cursor.decimal(u64::from(u32::MAX), "mnt_ns")?;
     let mnt_ns = NsIno(u32::try_from(mnt_ns).expect("at most u32::MAX"));
-    mark_without_handle(MarkTarget::MountNamespace(mnt_ns), cursor, level)
+    mark_without_handle(RawTarget::MountNamespace(mnt_ns), cursor, level)
 }
 
-fn mark_without_handle(
-    target: MarkTarget,
-    mut cursor: Cursor<'_>,
+fn mark_without_handle<'a>(
+    target: RawTarget<'a>,
+    mut cursor: Cursor<'a>,
     level: Level,
-) -> Step<Parsed<Mark>> {
+) -> Step<Parsed<RawMark<'a>>> {
     let (flags, mask, ignored_mask) = tail(&mut cursor, level)?;
     let (end, tolerance) = plain_end(cursor, level)?;
-    let mark = Mark {
+    let mark = RawMark {
         target,
         flags,
         mask,
@@ -147,7 +231,7 @@ fn mark_without_handle(
 #[inline(always)]
 fn tail(cursor: &mut Cursor<'_>, level: Level) -> Step<(MarkFlags, FanotifyMask, FanotifyMask)> {
     cursor.key(b" mflags:", "mflags")?;
-    let flags = MarkFlags(cursor.hex32("mflags")?);
+    let flags = MarkFlags(cursor.short_hex("mflags")?);
     cursor.key(b" mask:", "mask")?;
     let mask = fanotify_mask(cursor, level, "mask")?;
     cursor.key(b" ignored_mask:", "ignored_mask")?;
@@ -159,7 +243,7 @@ fn tail(cursor: &mut Cursor<'_>, level: Level) -> Step<(MarkFlags, FanotifyMask,
 #[inline(always)]
 fn fanotify_mask(cursor: &mut Cursor<'_>, level: Level, field: &'static str) -> Step<FanotifyMask> {
     Ok(FanotifyMask(match level {
-        Level::Strict => u64::from(cursor.hex32(field)?),
+        Level::Strict => u64::from(cursor.short_hex(field)?),
         Level::Lenient => cursor.hex64(field)?,
     }))
 }
@@ -174,7 +258,7 @@ fn plain_end(mut cursor: Cursor<'_>, level: Level) -> Step<(usize, Option<Tolera
 
 /// The end of an inode's line: a space, the handle if there is one, a line feed.
 #[inline(always)]
-fn inode_end(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Option<FileHandle>>> {
+fn inode_end(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Option<RawHandle<'_>>>> {
     if cursor.take(b" fhandle-bytes:") {
         let handle = handle(&mut cursor)?;
         if cursor.take(b"\n") {
@@ -209,9 +293,9 @@ fn extra_space(
 
 /// A handle; the cursor is behind `fhandle-bytes:`.
 #[inline(always)]
-fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
+fn handle<'a>(cursor: &mut Cursor<'a>) -> Step<RawHandle<'a>> {
     let size_at = cursor.at();
-    let n_bytes = cursor.hex32("fhandle-bytes")? as usize;
+    let n_bytes = cursor.short_hex("fhandle-bytes")? as usize;
     if !cursor.take(b" fhandle-type:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
@@ -223,7 +307,7 @@ fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
         return Err(Fault::new(ErrorKind::HandleSize, size_at, "fhandle-bytes"));
     }
     let type_at = cursor.at();
-    let kind = cursor.hex32("fhandle-type")?;
+    let kind = cursor.short_hex("fhandle-type")?;
     if !cursor.take(b" f_handle:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
@@ -235,7 +319,6 @@ fn handle(cursor: &mut Cursor<'_>) -> Step<FileHandle> {
     if kind == 0 || kind == 0xff || kind > 0xffff {
         return Err(Fault::new(ErrorKind::HandleType, type_at, "fhandle-type"));
     }
-    let mut bytes = [0; MAX_HANDLE_BYTES];
-    cursor.hex_bytes(&mut bytes[..n_bytes], "f_handle")?;
-    Ok(FileHandle::inline(kind, n_bytes, bytes))
+    let digits = cursor.hex_digits(2 * n_bytes, "f_handle")?;
+    Ok(RawHandle { kind, digits })
 }
