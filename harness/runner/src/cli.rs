@@ -10,6 +10,7 @@ use crate::suite::{Problem, Unreadable};
 
 mod check;
 mod dump;
+mod fdinfo;
 mod fmt;
 mod generate;
 mod list;
@@ -40,6 +41,8 @@ enum Command {
     Fmt(fmt::Args),
     /// Make scenarios by chance, run them, and make one that fails small.
     Generate(generate::Args),
+    /// Read a text of `/proc/PID/fdinfo/FD`: the watches and marks of a group.
+    Fdinfo(fdinfo::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Fdinfo(args) => fdinfo::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),
         Command::Dump(args) => dump::run(&args),
