@@ -13,6 +13,7 @@ mod dump;
 mod fdinfo;
 mod fmt;
 mod generate;
+mod ledger;
 mod list;
 mod probe;
 mod recover;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Run scenarios under an engine, compare with the untouched run, and judge.
     Run(Box<run::Args>),
+    /// Say what is known to differ, for each scenario and engine, and why.
+    Ledger(ledger::Args),
     /// List the scenarios, with what each says must hold.
     List(list::Args),
     /// Say what is wrong with scenarios, each problem in its line.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::List(args) => list::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),

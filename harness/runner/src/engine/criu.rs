@@ -37,6 +37,15 @@ impl Criu {
         Self::at(program.map_or_else(|| PathBuf::from("criu"), PathBuf::from))
     }
 
+    /// One that is only spoken of: no program is started.
+    #[must_use]
+    pub fn unprobed() -> Self {
+        Self {
+            program: PathBuf::from("criu"),
+            probe: Err("not tried".to_owned()),
+        }
+    }
+
     /// Tries the program, once in the life of this process.
     #[must_use]
     pub fn at(program: PathBuf) -> Self {
