@@ -63,8 +63,18 @@ pub fn waits(tid: i32) -> Option<Waiting> {
     }
     let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
     let name = name.trim_end().to_owned();
-    let file = wanted(&task).and_then(|link| fs::canonicalize(link).ok());
+    let file = wanted(&task).and_then(named);
     Some(Waiting { tid, name, file })
+}
+
+/// The path of what a link of /proc leads to, or the link where that path is not ours: the task may
+/// live in another mount namespace.
+fn named(link: PathBuf) -> Option<PathBuf> {
+    let of = |path: &Path| fs::metadata(path).map(|stat| (stat.dev(), stat.ino()));
+    let file = of(&link).ok()?;
+    let path = fs::canonicalize(&link).ok();
+    let path = path.filter(|path| of(path).is_ok_and(|found| found == file));
+    Some(path.unwrap_or(link))
 }
 
 /// The first of `waiting` that a group with these marks may have to answer. A file that cannot be
