@@ -44,8 +44,6 @@ pub struct DumpOptions {
     pub paths: Vec<PathBuf>,
     /// What to do about unread events.
     pub queue: QueuePolicy,
-    /// How ghosts come through.
-    pub ghosts: GhostStrategy,
     /// Take notification groups and what their watches are on, and leave all other descriptors.
     pub only_groups: bool,
     /// Most bytes of content of one ghost.
@@ -58,7 +56,6 @@ impl Default for DumpOptions {
             root: PathBuf::from("/"),
             paths: Vec::new(),
             queue: QueuePolicy::Keep,
-            ghosts: GhostStrategy::Silent,
             only_groups: false,
             ghost_limit: GHOST_LIMIT,
         }
@@ -74,16 +71,6 @@ pub enum QueuePolicy {
     Drop,
     /// Do not dump a subject that has some.
     Refuse,
-}
-
-/// How an inode without a name comes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GhostStrategy {
-    /// Its content is copied in silence, and it is made again out of sight.
-    Silent,
-    /// As CRIU does: an inode with another name is linked at dump, one without is created beside
-    /// where it was; both are unlinked at restore. Whoever watches the directory hears it.
-    Hardlink,
 }
 
 /// Dumps a process and its descendants, all of which must be stopped, and which are not to run

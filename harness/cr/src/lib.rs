@@ -10,8 +10,7 @@ pub mod silent;
 pub mod sys;
 
 pub use dump::{
-    Afterwards, DumpError, DumpErrorKind, DumpOptions, GhostStrategy, QueuePolicy, dump,
-    dump_to_file, recover,
+    Afterwards, DumpError, DumpErrorKind, DumpOptions, QueuePolicy, dump, dump_to_file, recover,
 };
 pub use image::Image;
 pub use loss::Loss;
