@@ -181,7 +181,11 @@ impl<'a> Run<'a> {
 
         let before = Instant::now();
         self.subject = subject;
-        let heard = bystander.drain()?;
+        let mut heard = bystander.drain()?;
+        if processes.len() > 1 {
+            // Several processes die at once and close their files in no fixed order.
+            heard.sort_by_cached_key(|heard| format!("{heard:?}"));
+        }
         let later = Survey::take(&processes, &self.names)?;
         let mut facts = later.facts(Some(&earlier));
         facts.extend(heard.into_iter().map(Fact::Bystander));
