@@ -72,7 +72,9 @@ fn many(salt: u64) -> Result<(), Failed> {
         let dice = Dice::new(seed.wrapping_add(n) ^ salt);
         let queue = match n % 3 {
             0 => synthetic(&dice),
-            _ => Tree::new()?.random_queue(&dice, MOST_EVENTS)?,
+            _ => Tree::new()
+                .and_then(|tree| tree.random_queue(&dice, MOST_EVENTS))
+                .map_err(|errno| format!("the {n}th tree, seed {seed}: {errno}"))?,
         };
         n_events += equal::events(&queue).len();
         let found = rebuilt(&queue)

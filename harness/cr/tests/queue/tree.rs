@@ -238,7 +238,8 @@ impl Tree {
             write(&flood, b"x")?;
             nix::sys::stat::fchmod(&flood, Mode::S_IRWXU)?;
         }
-        let mut buffer = vec![0; 16 * (1 + dice.roll(1000))];
+        // Room for the longest event at least: less is an error.
+        let mut buffer = vec![0; 288 + 16 * dice.roll(1000)];
         watch::read(self.group(), &mut buffer)?;
         for _ in 0..dice.roll(100) {
             self.step(dice);
