@@ -141,6 +141,8 @@ struct Dump {
     image: Image,
     places: places::Places,
     held: Vec<files::Held>,
+    /// What the groups heard of the dump itself.
+    own: queues::Own,
     taken: queues::Taken,
 }
 
@@ -166,11 +168,14 @@ impl Dump {
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
+        let unread = queues::unread(&image, &held)?;
         places.finish(&mut image, &held, options)?;
+        let own = queues::heard_since(&image, &held, &unread)?;
         Ok(Self {
             image,
             places,
             held,
+            own,
             taken: queues::Taken::default(),
         })
     }
@@ -181,9 +186,13 @@ impl Dump {
         image_path: Option<&PathBuf>,
     ) -> Result<(), DumpError> {
         let Self {
-            image, held, taken, ..
+            image,
+            held,
+            own,
+            taken,
+            ..
         } = self;
-        let result = taken.take(image, held, (policy, image_path));
+        let result = taken.take(image, (held, own), (policy, image_path));
         if result.is_err() {
             let taken = std::mem::take(taken);
             taken.put_back(&self.image, &self.held, &mut self.places)?;

@@ -4,6 +4,8 @@
 //! was asked for, or because anything fails from then on. Until then the events can be kept in a
 //! journal, which outlives the dumper.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -43,13 +45,41 @@ impl Kept {
     }
 }
 
+/// Of each group, by its index into [`Image::files`], the bytes that the dump itself put into its
+/// queue: a ghost that can only be written is opened to be read, and heard, where the dumper has
+/// not the right to open it in silence. The subject is stopped, so that nothing of its own is
+/// among them.
+pub(super) type Own = HashMap<usize, Range<usize>>;
+
+/// Unread bytes of each inotify group, by its index into [`Image::files`].
+pub(super) fn unread(image: &Image, held: &[Held]) -> Result<HashMap<usize, usize>, DumpError> {
+    let files = image.files.iter().zip(held).enumerate();
+    files
+        .filter(|(_, (file, _))| matches!(file.object, Some(Object::Inotify(_))))
+        .map(|(index, (_, group))| Ok((index, unread_bytes(group)?)))
+        .collect()
+}
+
+/// What came into the queues since they were that long.
+pub(super) fn heard_since(
+    image: &Image,
+    held: &[Held],
+    before: &HashMap<usize, usize>,
+) -> Result<Own, DumpError> {
+    let after = unread(image, held)?;
+    let grown = after
+        .into_iter()
+        .map(|(index, after)| (index, before[&index]..after));
+    Ok(grown.filter(|(_, bytes)| !bytes.is_empty()).collect())
+}
+
 impl Taken {
     /// Fills the queues and cursors of the groups. What is read goes through journals beside
     /// `image_path`, if there is one. Whatever was read is here, also after an error.
     pub(super) fn take(
         &mut self,
         image: &mut Image,
-        held: &[Held],
+        (held, own): (&[Held], &Own),
         (policy, image_path): (QueuePolicy, Option<&PathBuf>),
     ) -> Result<(), DumpError> {
         for (index, group) in held.iter().enumerate() {
@@ -57,7 +87,8 @@ impl Taken {
                 continue;
             }
             let at = |error: DumpError| error.at(&group.place);
-            refuse_unread(group, policy).map_err(at)?;
+            let own = own.get(&index).cloned().unwrap_or_default();
+            refuse_unread(group, policy, own.len()).map_err(at)?;
             let kept = match image_path {
                 None => Kept::Memory(Memory::default()),
                 Some(image) => {
@@ -67,7 +98,7 @@ impl Taken {
             };
             self.groups.push(TakenGroup { index, kept });
             let taken = self.groups.last_mut().expect("pushed");
-            take_one(image, taken, group, policy).map_err(at)?;
+            take_one(image, taken, (group, own), policy).map_err(at)?;
         }
         // Last: nothing puts these events back.
         for (index, group) in held.iter().enumerate() {
@@ -119,9 +150,14 @@ fn forget(kept: Kept) -> Result<(), DumpError> {
     }
 }
 
-fn refuse_unread(group: &Held, policy: QueuePolicy) -> Result<(), DumpError> {
+fn unread_bytes(group: &Held) -> Result<usize, DumpError> {
     let unread = crate::sys::watch::unread(group.file.as_fd());
-    let bytes = unread.map_err(|errno| DumpError::on("FIONREAD", "", errno))?;
+    unread.map_err(|errno| DumpError::on("FIONREAD", "", errno))
+}
+
+/// `n_own` bytes are of the dump's own making.
+fn refuse_unread(group: &Held, policy: QueuePolicy, n_own: usize) -> Result<(), DumpError> {
+    let bytes = unread_bytes(group)?.saturating_sub(n_own);
     match policy {
         QueuePolicy::Refuse if bytes > 0 => {
             Err(DumpError::new("", DumpErrorKind::Unread { bytes }))
@@ -134,7 +170,7 @@ fn refuse_unread(group: &Held, policy: QueuePolicy) -> Result<(), DumpError> {
 pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpError> {
     for (file, group) in image.files.iter().zip(held) {
         if matches!(file.object, Some(Object::Fanotify(_))) {
-            refuse_unread(group, QueuePolicy::Refuse).map_err(|error| error.at(&group.place))?;
+            refuse_unread(group, QueuePolicy::Refuse, 0).map_err(|error| error.at(&group.place))?;
         }
     }
     Ok(())
@@ -146,7 +182,7 @@ fn take_fanotify(
     mut state: Fanotify,
     (group, policy): (&Held, QueuePolicy),
 ) -> Result<(), DumpError> {
-    refuse_unread(group, policy)?;
+    refuse_unread(group, policy, 0)?;
     let tree = pids(image);
     let losses = fanotify::dump::drain(source(group, &tree), &mut state)
         .map_err(|refusal| DumpError::new("", DumpErrorKind::Fanotify(refusal)))?;
@@ -160,11 +196,12 @@ fn take_fanotify(
 fn take_one(
     image: &mut Image,
     taken: &mut TakenGroup,
-    group: &Held,
+    (group, own): (&Held, Range<usize>),
     policy: QueuePolicy,
 ) -> Result<(), DumpError> {
-    let found = queue::take(group.file.as_fd(), taken.kept.basket())
+    let mut found = queue::take(group.file.as_fd(), taken.kept.basket())
         .map_err(|errno| DumpError::on("read", "queue", errno))?;
+    found.queue.drain(own);
     match policy {
         QueuePolicy::Keep | QueuePolicy::Refuse => declare_losses(image, &found.queue, group)?,
         QueuePolicy::Drop if found.queue.is_empty() => {}
