@@ -1,17 +1,23 @@
 //! Our own dump and restore: the subject is dumped from outside into an image, killed, and a new
 //! process restores the image in itself.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cr::DumpOptions;
-use scenario::Loss;
+use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
+use scenario::{Bytes, Loss};
 
 use super::{Cut, CutError, Defect, Workshop, start_subject};
 use crate::park::Stop;
 
 /// The image's name in the folder of a cut.
 const IMAGE: &str = "image.nf";
+
+/// The group of invariants about other watchers.
+const BYSTANDERS: u8 = 8;
 
 pub(super) fn cut(shop: &Workshop, defect: Option<Defect>) -> Result<Cut, CutError> {
     let options = DumpOptions {
@@ -21,7 +27,9 @@ pub(super) fn cut(shop: &Workshop, defect: Option<Defect>) -> Result<Cut, CutErr
     };
     let mut image = cr::dump(shop.subject, &options)
         .map_err(|error| CutError::Refused(format!("{error} by builtin")))?;
-    let losses = image.losses().into_iter().map(loss).collect();
+    let losses = image.losses().into_iter().map(loss);
+    let losses = losses.flat_map(|loss| by_name(loss, &image, shop.world));
+    let losses = losses.collect();
     if let Some(defect) = defect {
         defect.spoil(&mut image);
     }
@@ -69,6 +77,49 @@ fn loss(loss: cr::Loss) -> Loss {
         invariant,
         object,
         reason,
+    }
+}
+
+/// What the neighbours of a file hear is declared of its descriptor; they know the file, and the
+/// directory that it was in, by their names in the world.
+fn by_name(loss: Loss, image: &Image, world: &Path) -> Vec<Loss> {
+    let place = (loss.invariant == BYSTANDERS)
+        .then(|| place_of(&loss.object, image))
+        .flatten();
+    let Some(place) = place else {
+        return vec![loss];
+    };
+    let path = Path::new(OsStr::from_bytes(&place.path));
+    let path = path.strip_prefix(world).unwrap_or(path);
+    // Of a file that never had a name, the path is that of its directory.
+    let path = match place.kind() {
+        PlaceKind::Unnamed => path.join("#"),
+        _ => path.to_path_buf(),
+    };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let named = [directory, path.as_path()].map(|path| Loss {
+        object: Bytes::from(path.as_os_str().as_bytes()).to_string(),
+        ..loss.clone()
+    });
+    named.into()
+}
+
+/// Where the file of `fd N: ...` is, N being a descriptor of the main process.
+fn place_of<'a>(object: &str, image: &'a Image) -> Option<&'a Place> {
+    let number = object
+        .strip_prefix("fd ")?
+        .split(':')
+        .next()?
+        .parse::<i32>()
+        .ok()?;
+    let descriptors = &image.processes.first()?.descriptors;
+    let found: &Descriptor = descriptors.iter().find(|it| it.fd == number)?;
+    match &image.files.get(found.file as usize)?.object {
+        Some(Object::Place(place)) => image.places.get(*place as usize),
+        _ => None,
     }
 }
 
