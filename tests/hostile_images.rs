@@ -64,6 +64,9 @@ impl Folder {
 /// One group with one watch, and one file that is open, both on a place.
 fn image(kind: PlaceKind, path: &[u8]) -> Image {
     let ghost = Ghost {
+        // The caller's own, so that the test is the same for every caller.
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
         size: 4,
         extents: vec![Extent {
             offset: 0,
