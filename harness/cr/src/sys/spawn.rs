@@ -24,6 +24,9 @@ pub struct Program<'a> {
 /// Exit status of a child that could not become its program; as a shell has it.
 const EXIT_NOT_STARTED: i32 = 127;
 
+/// Looks at the list of threads before it is believed: milliseconds, where one is enough.
+const MOST_LOOKS: u32 = 1000;
+
 /// Starts a program. The caller has to be single-threaded and has to reap it.
 ///
 /// # Errors
@@ -73,7 +76,13 @@ pub fn fork() -> io::Result<Option<Pid>> {
 ///
 /// As [`fork`], and `EEXIST` when the pid is taken.
 pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    // A thread that was joined is listed until the kernel has released it, a moment later.
+    let mut n_looks = 0;
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 && n_looks < MOST_LOOKS {
+        std::thread::yield_now();
+        n_looks += 1;
+    }
+    if n_looks == MOST_LOOKS {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "fork of a process with several threads",
