@@ -43,19 +43,7 @@ fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
 /// kernel does not say.
 #[must_use]
 pub fn same_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
-    const KCMP_FILE: libc::c_int = 0;
-    // SAFETY: five plain numbers.
-    let order = unsafe {
-        libc::syscall(
-            libc::SYS_kcmp,
-            one.0.as_raw(),
-            other.0.as_raw(),
-            KCMP_FILE,
-            libc::c_long::from(one.1),
-            libc::c_long::from(other.1),
-        )
-    };
-    order == 0
+    super::descriptor::compare_descriptions(one, other).is_ok_and(std::cmp::Ordering::is_eq)
 }
 
 /// Who gets the signals of a descriptor (`F_GETOWN_EX`). Numbers of our own pid namespace.
