@@ -8,6 +8,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
 use crate::fanotify::blocked::waits;
 use crate::image::{Image, PendingSignal, Process};
+use crate::sys::spawn::n_threads_settled;
 use crate::sys::{handle, trace};
 
 /// Most processes of one tree.
@@ -96,8 +97,10 @@ fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> 
     if scope == Scope::Alone {
         return Ok(());
     }
-    if let Some(threads) = field("Threads:\t").filter(|threads| *threads != "1") {
-        return Err(DumpError::not_supported("", format!("{threads} threads")));
+    let n_threads = n_threads_settled(pid)
+        .map_err(|error| DumpError::io("read", format!("/proc/{pid}/task"), &error))?;
+    if n_threads != 1 {
+        return Err(DumpError::not_supported("", format!("{n_threads} threads")));
     }
     let pending = |name| field(name).is_none_or(|mask| mask.bytes().any(|digit| digit != b'0'));
     if pending("SigPnd:\t") || pending("ShdPnd:\t") {

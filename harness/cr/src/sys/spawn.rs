@@ -27,6 +27,25 @@ const EXIT_NOT_STARTED: i32 = 127;
 /// Looks at the list of threads before it is believed: milliseconds, where one is enough.
 const MOST_LOOKS: u32 = 1000;
 
+/// How many threads a process has. A thread that was joined is counted until the kernel has released
+/// it, a moment later, so more than one are looked at again before they are believed.
+///
+/// # Errors
+///
+/// If the process is gone.
+pub(crate) fn n_threads_settled(pid: Pid) -> io::Result<usize> {
+    let path = format!("/proc/{pid}/task");
+    let mut n_threads = std::fs::read_dir(&path)?.count();
+    for _ in 0..MOST_LOOKS {
+        if n_threads == 1 {
+            break;
+        }
+        std::thread::yield_now();
+        n_threads = std::fs::read_dir(&path)?.count();
+    }
+    Ok(n_threads)
+}
+
 /// Starts a program. The caller has to be single-threaded and has to reap it.
 ///
 /// # Errors
@@ -76,13 +95,7 @@ pub fn fork() -> io::Result<Option<Pid>> {
 ///
 /// As [`fork`], and `EEXIST` when the pid is taken.
 pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
-    // A thread that was joined is listed until the kernel has released it, a moment later.
-    let mut n_looks = 0;
-    while std::fs::read_dir("/proc/self/task")?.count() != 1 && n_looks < MOST_LOOKS {
-        std::thread::yield_now();
-        n_looks += 1;
-    }
-    if n_looks == MOST_LOOKS {
+    if n_threads_settled(nix::unistd::getpid())? != 1 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "fork of a process with several threads",
