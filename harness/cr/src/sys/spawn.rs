@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -24,8 +25,11 @@ pub struct Program<'a> {
 /// Exit status of a child that could not become its program; as a shell has it.
 const EXIT_NOT_STARTED: i32 = 127;
 
-/// Looks at the list of threads before it is believed: milliseconds, where one is enough.
-const MOST_LOOKS: u32 = 1000;
+/// Looks at the list of threads before it is believed, [`BETWEEN_LOOKS`] apart: two seconds in all,
+/// where the first look is nearly always enough, because on a machine with more to do than
+/// processors an ending thread waits for its turn.
+const MOST_LOOKS: u32 = 10_000;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 
 /// How many threads a process has. A thread that was joined is counted until the kernel has released
 /// it, a moment later, so more than one are looked at again before they are believed.
@@ -40,7 +44,11 @@ pub(crate) fn n_threads_settled(pid: Pid) -> io::Result<usize> {
         if n_threads == 1 {
             break;
         }
-        std::thread::yield_now();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "no call waits for the release of a thread: join(3) is told before it"
+        )]
+        std::thread::sleep(BETWEEN_LOOKS);
         n_threads = std::fs::read_dir(&path)?.count();
     }
     Ok(n_threads)
