@@ -4,12 +4,11 @@
 //! A table instead of a benchmark library: what is wanted is the split of each run into its parts,
 //! which only the run itself knows.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use notifreeze::case::{self, Options, Report, Snapshot};
 use notifreeze::engine::EngineSpec;
-use notifreeze::sandbox::Programs;
 use notifreeze::suite;
 use verify::Verdict;
 
@@ -25,10 +24,7 @@ const SCENARIOS: [&str; 3] = [
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let programs = Programs {
-        notifreeze: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze")),
-        subject: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze-subject")),
-    };
+    let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
     anstream::println!(
         "{:<32} {:>8} {:>8} {:>8} {:>8} {:>9}",
         "median of 41, ms",
@@ -49,7 +45,7 @@ fn main() {
                     snapshot: Snapshot::Ignore,
                     ..Options::default()
                 };
-                case::run(&case, &EngineSpec::Builtin, &programs, &options)
+                case::run(&case, &EngineSpec::Builtin, notifreeze, &options)
             })
             .collect();
         if let Some(bad) = reports

@@ -3,11 +3,10 @@
 //!
 //! Runs where the variable `CRIU` names one (`ci/criu` fetches one).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use notifreeze::case::{self, Options, Report};
 use notifreeze::engine::{Commands, Criu, EngineSpec};
-use notifreeze::sandbox::Programs;
 use notifreeze::suite;
 use verify::Verdict;
 
@@ -30,11 +29,8 @@ fn criu() -> Option<Criu> {
 fn run(scenario: &str, engine: &EngineSpec) -> Report {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{scenario}.scn"));
     let case = suite::read(&path).expect("a scenario of the suite");
-    let programs = Programs {
-        notifreeze: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze")),
-        subject: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze-subject")),
-    };
-    case::run(&case, engine, &programs, &Options::default())
+    let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
+    case::run(&case, engine, notifreeze, &Options::default())
 }
 
 /// Command lines that do what the engine `criu` does.

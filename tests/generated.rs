@@ -3,12 +3,11 @@
 //! `NOTIFREEZE_SEED=N` gives a seed back that a failure printed; `NOTIFREEZE_STRICT=1` turns a skip
 //! into a failure.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use notifreeze::case::LIMIT_MS;
 use notifreeze::engine::EngineSpec;
 use notifreeze::generate::{self, Plan};
-use notifreeze::sandbox::Programs;
 
 /// The seed of every run that names none, so that a commit does not fail by chance; other seeds are
 /// for the night (`ci/nightly`).
@@ -19,10 +18,7 @@ const N_CASES: usize = 200;
 fn generated_scenarios_go_on_as_before() {
     let seed = std::env::var("NOTIFREEZE_SEED");
     let seed = seed.map_or(SEED, |seed| seed.parse().expect("a seed is a number"));
-    let programs = Programs {
-        notifreeze: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze")),
-        subject: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze-subject")),
-    };
+    let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
     let plan = Plan {
         seed,
         n_cases: N_CASES,
@@ -31,7 +27,7 @@ fn generated_scenarios_go_on_as_before() {
         n_jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         limit_ms: LIMIT_MS,
     };
-    let outcome = generate::run(&plan, &programs, || ());
+    let outcome = generate::run(&plan, notifreeze, || ());
     if let Some(failure) = &outcome.failure {
         panic!(
             "seed {seed}, case {}: {}\n{}",

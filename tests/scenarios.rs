@@ -3,15 +3,13 @@
 //! `NOTIFREEZE_STRICT=1` turns skips into failures. A difference from a snapshot is written as
 //! insta writes it, so `cargo insta review` shows it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use notifreeze::case::{self, Report};
 use notifreeze::engine::{Criu, EngineSpec};
 use notifreeze::gate;
-use notifreeze::sandbox::Programs;
 use notifreeze::suite::{self, Case};
 use verify::Verdict;
 
@@ -33,10 +31,7 @@ fn engines() -> Vec<EngineSpec> {
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let programs = Arc::new(Programs {
-        notifreeze: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze")),
-        subject: PathBuf::from(env!("CARGO_BIN_EXE_notifreeze-subject")),
-    });
+    let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
     let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");
     let (cases, unreadable) =
         suite::select(&[root.join("scenarios")], None).expect("the scenarios can be listed");
@@ -52,18 +47,13 @@ fn main() -> ExitCode {
     }
     for engine in engines() {
         for case in &cases {
-            trials.push(trial(
-                case.clone(),
-                engine.clone(),
-                Arc::clone(&programs),
-                strict,
-            ));
+            trials.push(trial(case.clone(), engine.clone(), notifreeze, strict));
         }
     }
     libtest_mimic::run(&args, trials).exit_code()
 }
 
-fn trial(case: Case, engine: EngineSpec, programs: Arc<Programs>, strict: bool) -> Trial {
+fn trial(case: Case, engine: EngineSpec, notifreeze: &'static Path, strict: bool) -> Trial {
     let name = format!(
         "{}::{}",
         engine.name(),
@@ -73,7 +63,7 @@ fn trial(case: Case, engine: EngineSpec, programs: Arc<Programs>, strict: bool) 
     let lacking = case::lacks(&case);
     let ignored = lacking.is_some() && !strict && std::env::var_os("NEXTEST").is_some();
     Trial::ignorable_test(name, move || {
-        let report = case::run(&case, &engine, &programs, &case::Options::default());
+        let report = case::run(&case, &engine, notifreeze, &case::Options::default());
         complete(&case, &engine, &report, strict)
     })
     .with_ignored_flag(ignored)

@@ -1,6 +1,6 @@
 //! One scenario under one engine: control twice, once restored, compared and judged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use scenario::{Expect, Known, Loss, Outcome, Place, Scenario, Transcript};
@@ -10,7 +10,7 @@ use crate::engine::EngineSpec;
 use crate::gate;
 use crate::job::{Answer, Job, Times};
 use crate::machine::Machine;
-use crate::sandbox::{self, Programs};
+use crate::sandbox;
 use crate::suite::Case;
 
 /// A run that makes no progress for this long hangs: the longest step of the suite takes a tenth
@@ -115,12 +115,12 @@ pub fn lacks(case: &Case) -> Option<String> {
 
 /// Runs a scenario under control twice and under the engine once, and judges.
 #[must_use]
-pub fn run(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Options) -> Report {
+pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Options) -> Report {
     let started = Instant::now();
     let mut report = match lacks(case).or_else(|| engine.lacks()) {
         Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
-        None => match control(case, programs, options) {
-            Ok(control) => against(case, control, engine, programs, options),
+        None => match control(case, notifreeze, options) {
+            Ok(control) => against(case, control, engine, notifreeze, options),
             Err(verdict) => Report::new(case, engine, verdict),
         },
     };
@@ -134,9 +134,9 @@ pub fn run(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Opti
 /// # Errors
 ///
 /// The verdict that this comes to: a scenario that control cannot tell anything about.
-pub fn control(case: &Case, programs: &Programs, options: &Options) -> Result<Transcript, Verdict> {
-    let job = job(case, &EngineSpec::Control, programs, options);
-    let run = || match sandbox::run(&job, programs) {
+pub fn control(case: &Case, notifreeze: &Path, options: &Options) -> Result<Transcript, Verdict> {
+    let job = job(case, &EngineSpec::Control, options);
+    let run = || match sandbox::run(&job, notifreeze) {
         Answer::Finished { transcript, .. } => Ok(transcript),
         Answer::Skipped(reason) => Err(Verdict::Skip(reason)),
         Answer::Refused(reason) | Answer::Failed(reason) | Answer::Broken(reason) => {
@@ -161,12 +161,12 @@ pub fn against(
     case: &Case,
     control: Transcript,
     engine: &EngineSpec,
-    programs: &Programs,
+    notifreeze: &Path,
     options: &Options,
 ) -> Report {
     let mut report = Report::new(case, engine, Verdict::Pass);
     report.control = Some(control);
-    report.verdict = match sandbox::run(&job(case, engine, programs, options), programs) {
+    report.verdict = match sandbox::run(&job(case, engine, options), notifreeze) {
         Answer::Finished {
             transcript,
             losses,
@@ -188,11 +188,10 @@ pub fn against(
     report
 }
 
-fn job(case: &Case, engine: &EngineSpec, programs: &Programs, options: &Options) -> Job {
+fn job(case: &Case, engine: &EngineSpec, options: &Options) -> Job {
     Job {
         scenario: scenario::print(&case.scenario),
         engine: engine.clone(),
-        subject: programs.subject.clone(),
         limit_ms: options.limit_ms,
         keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
     }

@@ -3,6 +3,7 @@
 //! One scenario gives one report, whatever the number of places: that of the first place where it
 //! does not hold, which the reason names.
 
+use std::path::Path;
 use std::time::Instant;
 
 use scenario::{Scenario, cut_at, positions, repeat_cuts};
@@ -10,7 +11,6 @@ use verify::Verdict;
 
 use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::EngineSpec;
-use crate::sandbox::Programs;
 use crate::suite::Case;
 
 /// Places tried in one scenario: a scenario of a thousand watches would take an hour otherwise. The
@@ -80,11 +80,11 @@ pub fn run(
     case: &Case,
     cuts: &Cuts,
     engine: &EngineSpec,
-    programs: &Programs,
+    notifreeze: &Path,
     options: &Options,
 ) -> Report {
     if cuts.at == CutAt::Written && cuts.n_cycles == 1 {
-        return case::run(case, engine, programs, options);
+        return case::run(case, engine, notifreeze, options);
     }
     let options = Options {
         // A snapshot records what comes of the scenario as it is written.
@@ -98,7 +98,7 @@ pub fn run(
             scenario,
             ..case.clone()
         };
-        let mut report = case::run(&cut, engine, programs, &options);
+        let mut report = case::run(&cut, engine, notifreeze, &options);
         if place.is_some() && matches!(report.verdict, Verdict::Fixed(_)) {
             // What is declared is declared of the cut as it is written.
             report.verdict = Verdict::Pass;

@@ -15,6 +15,7 @@ use scenario::{Known, Loss};
 use serde::{Deserialize, Serialize};
 
 use crate::park::Parking;
+use crate::sandbox::inner::SUBCOMMAND;
 
 mod builtin;
 mod command;
@@ -148,7 +149,7 @@ impl fmt::Display for EngineSpec {
 pub struct Workshop<'a> {
     /// The parked main process.
     pub subject: Pid,
-    pub subject_program: &'a Path,
+    pub notifreeze: &'a Path,
     pub plan: &'a Path,
     pub log: &'a Path,
     /// The root of the world, absolute.
@@ -207,7 +208,7 @@ pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
 ///
 /// A sentence.
 pub fn start_subject(
-    program: &Path,
+    notifreeze: &Path,
     args: &[&Path],
     world: &Path,
     pid: Option<Pid>,
@@ -215,7 +216,7 @@ pub fn start_subject(
     let c_string = |path: &Path| {
         CString::new(path.as_os_str().as_bytes()).map_err(|_| format!("{path:?}: a NUL in a path"))
     };
-    let mut argv = vec![c_string(program)?];
+    let mut argv = vec![c_string(notifreeze)?, c_string(Path::new(SUBCOMMAND))?];
     for arg in args {
         argv.push(c_string(arg)?);
     }

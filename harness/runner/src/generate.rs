@@ -8,7 +8,7 @@
 mod rolls;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +21,6 @@ use verify::model::Settings;
 
 use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::EngineSpec;
-use crate::sandbox::Programs;
 use crate::suite::Case;
 
 pub use rolls::{Case as Rolls, Roll, rolls};
@@ -62,7 +61,7 @@ pub struct Failure {
 
 /// Makes and runs cases until one fails.
 #[must_use]
-pub fn run(plan: &Plan, programs: &Programs, progress: impl Fn() + Sync) -> Outcome {
+pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcome {
     let started = Instant::now();
     let next = AtomicUsize::new(plan.shard.0);
     let stop = AtomicBool::new(false);
@@ -77,7 +76,7 @@ pub fn run(plan: &Plan, programs: &Programs, progress: impl Fn() + Sync) -> Outc
             }
             let mut tree = tree(plan.seed, index);
             let scenario = named(write(&tree.current(), settings()), plan.seed, index);
-            let report = try_out(&scenario, plan, programs);
+            let report = try_out(&scenario, plan, notifreeze);
             n_run.fetch_add(1, Ordering::Relaxed);
             progress();
             match &report.verdict {
@@ -92,7 +91,7 @@ pub fn run(plan: &Plan, programs: &Programs, progress: impl Fn() + Sync) -> Outc
             if stop.swap(true, Ordering::Relaxed) {
                 return;
             }
-            let small = shrink(&mut *tree, scenario, report, plan, (index, programs));
+            let small = shrink(&mut *tree, scenario, report, plan, (index, notifreeze));
             *failure.lock().expect("held for this only") = Some(small);
         }
     };
@@ -139,7 +138,7 @@ fn named(scenario: Scenario, seed: u64, index: usize) -> Scenario {
     }
 }
 
-fn try_out(scenario: &Scenario, plan: &Plan, programs: &Programs) -> Report {
+fn try_out(scenario: &Scenario, plan: &Plan, notifreeze: &Path) -> Report {
     let case = Case {
         name: "generated".to_owned(),
         path: PathBuf::from("generated.scn"),
@@ -150,7 +149,7 @@ fn try_out(scenario: &Scenario, plan: &Plan, programs: &Programs) -> Report {
         keep: None,
         snapshot: Snapshot::Ignore,
     };
-    case::run(&case, &plan.engine, programs, &options)
+    case::run(&case, &plan.engine, notifreeze, &options)
 }
 
 /// First the rolls shrink, then single steps are left out.
@@ -159,13 +158,13 @@ fn shrink(
     scenario: Scenario,
     report: Report,
     plan: &Plan,
-    (index, programs): (usize, &Programs),
+    (index, notifreeze): (usize, &Path),
 ) -> Failure {
     let mut best = (scenario, report);
     let mut n_left = MAX_SHRINKS;
     let fails = |scenario: &Scenario, best: &mut (Scenario, Report), n_left: &mut usize| {
         *n_left -= 1;
-        let report = try_out(scenario, plan, programs);
+        let report = try_out(scenario, plan, notifreeze);
         let is_same_kind = report.verdict.word() == best.1.verdict.word();
         if is_same_kind {
             *best = (scenario.clone(), report);

@@ -13,8 +13,6 @@ pub struct Job {
     /// Canonical text.
     pub scenario: String,
     pub engine: EngineSpec,
-    /// The program that executes the plan.
-    pub subject: PathBuf,
     /// The run is given up after this time.
     pub limit_ms: u64,
     /// Where to copy images and logs to; the sandbox itself keeps nothing.

@@ -7,49 +7,27 @@
 //! namespace's init takes every process and mount with it.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::job::{Answer, Job};
 
 mod init;
+pub mod inner;
 mod outer;
 mod world;
 
 pub use outer::main;
 
-/// The programs of this package.
-#[derive(Clone, Debug)]
-pub struct Programs {
-    pub notifreeze: PathBuf,
-    pub subject: PathBuf,
-}
-
-impl Programs {
-    /// Those that lie beside the running `notifreeze`.
-    ///
-    /// # Errors
-    ///
-    /// If the path of the running program cannot be read.
-    pub fn beside_current() -> std::io::Result<Self> {
-        let notifreeze = std::env::current_exe()?;
-        let subject = notifreeze.with_file_name("notifreeze-subject");
-        Ok(Self {
-            notifreeze,
-            subject,
-        })
-    }
-}
-
 /// Time that a sandbox has beyond the job's own limit before it is killed from outside. The inner
 /// limit names the step; this one only fires when init itself hangs, as behind a permission event.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a job.
+/// Runs a job in a sandbox that the program `notifreeze` makes.
 #[must_use]
-pub fn run(job: &Job, programs: &Programs) -> Answer {
-    match start(job, &programs.notifreeze).and_then(|child| finish(child, job)) {
+pub fn run(job: &Job, notifreeze: &Path) -> Answer {
+    match start(job, notifreeze).and_then(|child| finish(child, job)) {
         Ok(answer) => answer,
         Err(error) => Answer::Broken(format!("sandbox: {error}")),
     }

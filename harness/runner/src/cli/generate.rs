@@ -9,7 +9,6 @@ use crate::case::LIMIT_MS;
 use crate::engine::EngineSpec;
 use crate::generate::{self, Failure, Outcome, Plan};
 use crate::report::Results;
-use crate::sandbox::Programs;
 use crate::suite::Case;
 
 /// What to make.
@@ -69,10 +68,10 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         n_jobs: args.jobs.unwrap_or(cores).max(1),
         limit_ms: LIMIT_MS,
     };
-    let programs = Programs::beside_current().map_err(|error| error.to_string())?;
+    let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
     anstream::println!("seed {seed}");
     let bar = ProgressBar::new((n_cases.saturating_sub(shard.0)).div_ceil(shard.1) as u64);
-    let outcome = generate::run(&plan, &programs, || bar.inc(1));
+    let outcome = generate::run(&plan, &notifreeze, || bar.inc(1));
     bar.finish_and_clear();
     anstream::println!("{}", summary(&outcome, &plan));
     let results = results(&outcome);

@@ -1,6 +1,6 @@
 //! `notifreeze run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use crate::cuts::{self, CutAt, Cuts};
 use crate::engine::{Commands, Criu, EngineSpec};
 use crate::gate;
 use crate::report::{self, Results};
-use crate::sandbox::Programs;
 use crate::suite::{self, Case};
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +70,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<u8, String> {
     let Selection { scenarios, filter } = &args.selection;
     let (cases, unreadable) = suite::select(scenarios, filter.as_deref())?;
-    let programs = Programs::beside_current().map_err(|error| error.to_string())?;
+    let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
     if cases.is_empty() && unreadable.is_empty() {
         return Err("no scenario matches".to_owned());
     }
@@ -96,7 +95,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             "warning: the engine {engine} cannot work here, every scenario is skipped: {reason}"
         );
     }
-    let reports = run_all(&cases, (args.jobs, &cuts), &engine, &programs, &options);
+    let reports = run_all(&cases, (args.jobs, &cuts), &engine, &notifreeze, &options);
     let wall = started.elapsed();
     if args.accept {
         for (case, report) in cases.iter().zip(&reports) {
@@ -151,7 +150,7 @@ fn run_all(
     cases: &[Case],
     (n_jobs, cuts): (Option<usize>, &Cuts),
     engine: &EngineSpec,
-    programs: &Programs,
+    notifreeze: &Path,
     options: &Options,
 ) -> Vec<Report> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -170,7 +169,7 @@ fn run_all(
                         return;
                     };
                     bar.set_message(case.name.clone());
-                    let report = cuts::run(case, cuts, engine, programs, options);
+                    let report = cuts::run(case, cuts, engine, notifreeze, options);
                     done.lock().expect("no thread panics while it holds this")[index] =
                         Some(report);
                     bar.inc(1);

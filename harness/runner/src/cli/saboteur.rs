@@ -1,6 +1,6 @@
 //! `notifreeze saboteur`: the suite against every planted defect.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -15,7 +15,6 @@ use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::{Defect, EngineSpec};
 use crate::report::{self, Results};
-use crate::sandbox::Programs;
 use crate::suite::{self, Case};
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +52,7 @@ impl Caught<'_> {
 pub(super) fn run(args: &Args) -> Result<u8, String> {
     let Selection { scenarios, filter } = &args.selection;
     let (cases, unreadable) = suite::select(scenarios, filter.as_deref())?;
-    let programs = Programs::beside_current().map_err(|error| error.to_string())?;
+    let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
     let defects: Vec<Defect> = Defect::all()
         .filter(|defect| {
             let wanted = args.defect.as_deref().unwrap_or_default();
@@ -66,11 +65,11 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     };
     let started = Instant::now();
     let right = in_parallel("scenarios without a defect", &cases, |case| {
-        usable(case, &programs, &options)
+        usable(case, &notifreeze, &options)
     });
     let usable: Vec<Usable> = right.into_iter().flatten().collect();
     let caught = in_parallel("defects", &defects, |defect| {
-        catch(*defect, &usable, &programs, &options)
+        catch(*defect, &usable, &notifreeze, &options)
     });
     let results = results(&defects, &caught, &cases, started);
     for path in &args.report {
@@ -92,8 +91,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
 }
 
 /// A scenario that is not right without a defect cannot show one.
-fn usable<'a>(case: &'a Case, programs: &Programs, options: &Options) -> Option<Usable<'a>> {
-    let report = case::run(case, &EngineSpec::Builtin, programs, options);
+fn usable<'a>(case: &'a Case, notifreeze: &Path, options: &Options) -> Option<Usable<'a>> {
+    let report = case::run(case, &EngineSpec::Builtin, notifreeze, options);
     let control = report.control?;
     matches!(report.verdict, Verdict::Pass | Verdict::Known(_)).then_some(Usable { case, control })
 }
@@ -102,12 +101,12 @@ fn usable<'a>(case: &'a Case, programs: &Programs, options: &Options) -> Option<
 fn catch<'a>(
     defect: Defect,
     usable: &[Usable<'a>],
-    programs: &Programs,
+    notifreeze: &Path,
     options: &Options,
 ) -> Option<Caught<'a>> {
     usable.iter().find_map(|Usable { case, control }| {
         let engine = EngineSpec::Saboteur(defect);
-        let report = case::against(case, control.clone(), &engine, programs, options);
+        let report = case::against(case, control.clone(), &engine, notifreeze, options);
         matches!(report.verdict, Verdict::Fail(_)).then_some(Caught { case, report })
     })
 }

@@ -63,8 +63,7 @@ fn start(
         args.extend([Path::new("--defect"), Path::new(name)]);
     }
     args.extend([shop.plan, shop.log]);
-    start_subject(shop.subject_program, &args, shop.world, Some(shop.subject))
-        .map_err(CutError::Failed)
+    start_subject(shop.notifreeze, &args, shop.world, Some(shop.subject)).map_err(CutError::Failed)
 }
 
 fn loss(loss: cr::Loss) -> Loss {

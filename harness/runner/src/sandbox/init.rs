@@ -43,6 +43,8 @@ impl From<String> for End {
 /// A run under way.
 struct Run<'a> {
     job: &'a Job,
+    /// The running program, which is the subject's too.
+    myself: PathBuf,
     scenario: Scenario,
     world: World,
     plan: PathBuf,
@@ -65,7 +67,7 @@ impl<'a> Run<'a> {
             .map_err(|_| End::broken("the scenario does not parse"))?
             .scenario;
         let myself = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut programs = vec![myself.as_path(), &job.subject];
+        let mut programs = vec![myself.as_path()];
         programs.extend(job.engine.program());
         let world =
             world::make(&programs).map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
@@ -74,7 +76,7 @@ impl<'a> Run<'a> {
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
         fs::write(&log, b"").map_err(|error| format!("log: {error}"))?;
         let parking = Parking::new(Duration::from_millis(job.limit_ms))?;
-        let subject = engine::start_subject(&job.subject, &[&plan, &log], &world.root, None)?;
+        let subject = engine::start_subject(&myself, &[&plan, &log], &world.root, None)?;
         let names = Names::of(&scenario, &world.root);
         let times = Times {
             setup_us: micros(started),
@@ -82,6 +84,7 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             job,
+            myself,
             scenario,
             world,
             plan,
@@ -155,7 +158,7 @@ impl<'a> Run<'a> {
             &self.job.engine,
             &Workshop {
                 subject: self.subject,
-                subject_program: &self.job.subject,
+                notifreeze: &self.myself,
                 plan: &self.plan,
                 log: &self.log,
                 world: &self.world.root,

@@ -1,15 +1,16 @@
 //! The process under test: a thin main over the `subject` crate.
-//!
-//!     notifreeze-subject PLAN LOG
-//!     notifreeze-subject --restore IMAGE [--defect NAME] PLAN LOG
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use subject::Start;
 
-fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+/// The hidden subcommand `subject [--restore IMAGE [--defect NAME]] PLAN LOG`: never comes back but
+/// with what went wrong.
+#[must_use]
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut args = args;
     let mut start = Start::Fresh;
     let mut files: Vec<PathBuf> = Vec::new();
     while let Some(arg) = args.next() {
@@ -27,8 +28,8 @@ fn main() -> ExitCode {
         }
     }
     let [plan, log] = files.as_slice() else {
-        anstream::eprintln!("usage: notifreeze-subject [--restore IMAGE] PLAN LOG");
-        return ExitCode::from(notifreeze::EXIT_USAGE);
+        anstream::eprintln!("usage: notifreeze {SUBCOMMAND} [--restore IMAGE] PLAN LOG");
+        return ExitCode::from(crate::EXIT_USAGE);
     };
     // Standard error is /dev/null in a sandbox, so the reason goes where init looks for it.
     let Err(error) = subject::run(plan, log, &start);
@@ -37,3 +38,6 @@ fn main() -> ExitCode {
     anstream::eprintln!("{error}");
     ExitCode::FAILURE
 }
+
+/// Its name on the command line.
+pub const SUBCOMMAND: &str = "subject";
