@@ -24,7 +24,7 @@ fn generated_scenarios_go_on_as_before() {
         n_cases: N_CASES,
         shard: (0, 1),
         engine: EngineSpec::Builtin,
-        n_jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n_jobs: notifreeze::sandbox::n_jobs(),
         limit_ms: LIMIT_MS,
     };
     let outcome = generate::run(&plan, notifreeze, || ());

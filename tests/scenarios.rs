@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use notifreeze::case::{self, Report};
 use notifreeze::engine::{Criu, EngineSpec};
 use notifreeze::gate;
+use notifreeze::sandbox;
 use notifreeze::suite::{self, Case};
 use verify::Verdict;
 
@@ -29,7 +30,8 @@ fn engines() -> Vec<EngineSpec> {
 }
 
 fn main() -> ExitCode {
-    let args = Arguments::from_args();
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert_with(sandbox::n_jobs);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
     let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");

@@ -100,7 +100,7 @@ impl Bystander {
     /// # Errors
     ///
     /// If the queue overflowed or cannot be read.
-    pub fn drain(self) -> Result<Vec<Heard>, String> {
+    pub fn drain(&self) -> Result<Vec<Heard>, String> {
         let bytes = cr::queue::drain(self.group.as_fd()).map_err(|error| error.to_string())?;
         let mut heard = Events::new(&bytes)
             .map(|event| {
@@ -115,7 +115,7 @@ impl Bystander {
                 })
             })
             .collect::<Result<Vec<_>, String>>()?;
-        if let Some(mark) = self.filesystem {
+        if let Some(mark) = &self.filesystem {
             heard.extend(mark.drain()?);
         }
         Ok(heard)

@@ -1,5 +1,6 @@
 //! One scenario under one engine: control twice, once restored, compared and judged.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -119,10 +120,16 @@ pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Option
     let started = Instant::now();
     let mut report = match lacks(case).or_else(|| engine.lacks()) {
         Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
-        None => match control(case, notifreeze, options) {
-            Ok(control) => against(case, control, engine, notifreeze, options),
-            Err(verdict) => Report::new(case, engine, verdict),
-        },
+        // The three runs know nothing of each other, so they go on at once.
+        None => std::thread::scope(|scope| {
+            let cut = scope.spawn(|| sandbox::run(&job(case, engine, options), notifreeze));
+            let control = control(case, notifreeze, options);
+            let answer = cut.join().unwrap_or_else(|panic| resume_unwind(panic));
+            match control {
+                Ok(control) => judged(case, control, engine, options, answer),
+                Err(verdict) => Report::new(case, engine, verdict),
+            }
+        }),
     };
     report.wall = started.elapsed();
     report
@@ -143,7 +150,15 @@ pub fn control(case: &Case, notifreeze: &Path, options: &Options) -> Result<Tran
             Err(Verdict::Broken(format!("control: {reason}")))
         }
     };
-    let (first, second) = (run()?, run()?);
+    let (first, second) = std::thread::scope(|scope| {
+        let second = scope.spawn(run);
+        let first = run();
+        (
+            first,
+            second.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        )
+    });
+    let (first, second) = (first?, second?);
     if let Some(verdict) = verify::judge_controls(&verify::diff(&case.scenario, &first, &second)) {
         return Err(verdict);
     }
@@ -164,9 +179,20 @@ pub fn against(
     notifreeze: &Path,
     options: &Options,
 ) -> Report {
+    let answer = sandbox::run(&job(case, engine, options), notifreeze);
+    judged(case, control, engine, options, answer)
+}
+
+fn judged(
+    case: &Case,
+    control: Transcript,
+    engine: &EngineSpec,
+    options: &Options,
+    answer: Answer,
+) -> Report {
     let mut report = Report::new(case, engine, Verdict::Pass);
     report.control = Some(control);
-    report.verdict = match sandbox::run(&job(case, engine, options), notifreeze) {
+    report.verdict = match answer {
         Answer::Finished {
             transcript,
             losses,

@@ -112,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };
+    // Sandboxes would end without being waited for; so nothing of a run outlives the command.
+    let _ = crate::sandbox::settle();
     match result {
         Ok(code) => ExitCode::from(code),
         Err(message) => {

@@ -48,7 +48,7 @@ impl FilesystemMark {
     }
 
     /// What was heard in directories that are not watched otherwise.
-    pub(super) fn drain(self) -> Result<Vec<Heard>, String> {
+    pub(super) fn drain(&self) -> Result<Vec<Heard>, String> {
         let mut heard = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {

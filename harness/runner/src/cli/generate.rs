@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Only this case: what repeats a failure before it was made small.
     #[arg(long, value_name = "N", conflicts_with_all = ["cases", "shard"])]
     case: Option<usize>,
-    /// Cases at a time; default: one a core.
+    /// Cases at a time; default: two a core.
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
     /// Print the cases instead of running them.
@@ -59,13 +59,12 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         }
         return Ok(crate::EXIT_OK);
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let plan = Plan {
         seed,
         n_cases,
         shard,
         engine: args.engine.clone(),
-        n_jobs: args.jobs.unwrap_or(cores).max(1),
+        n_jobs: args.jobs.unwrap_or_else(crate::sandbox::n_jobs).max(1),
         limit_ms: LIMIT_MS,
     };
     let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;

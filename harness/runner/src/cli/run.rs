@@ -16,6 +16,7 @@ use crate::cuts::{self, CutAt, Cuts};
 use crate::engine::{Commands, Criu, EngineSpec};
 use crate::gate;
 use crate::report::{self, Results};
+use crate::sandbox;
 use crate::suite::{self, Case};
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +37,7 @@ pub(super) struct Args {
     /// with the same pids, and returns.
     #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
     restore: Option<String>,
-    /// Runs at a time; default: one a core.
+    /// Scenarios at a time; default: two a core, since a run mostly waits for the kernel.
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
     /// Keep images and logs of every cut below this folder.
@@ -153,8 +154,9 @@ fn run_all(
     notifreeze: &Path,
     options: &Options,
 ) -> Vec<Report> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let n_jobs = n_jobs.unwrap_or(cores).clamp(1, cases.len().max(1));
+    let n_jobs = n_jobs
+        .unwrap_or_else(sandbox::n_jobs)
+        .clamp(1, cases.len().max(1));
     let bar = ProgressBar::new(cases.len() as u64).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}").expect("a fixed template"),
     );

@@ -157,7 +157,7 @@ fn table(defects: &[Defect], caught: &[Option<Caught>]) -> Table {
     table
 }
 
-/// Shows progress and maps on as many threads as there are cores; results in the order of the items.
+/// Shows progress and maps on as many threads as there are jobs; results in the order of the items.
 fn in_parallel<'a, T: Sync, R: Send>(
     what: &'static str,
     items: &'a [T],
@@ -168,7 +168,7 @@ fn in_parallel<'a, T: Sync, R: Send>(
     let bar = ProgressBar::new(items.len() as u64)
         .with_style(style)
         .with_message(what);
-    let n_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let n_threads = crate::sandbox::n_jobs();
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! The init of a sandbox: runs one scenario once, cuts it where it asks for that, and watches.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,20 @@ use crate::observe;
 use crate::park::{Parking, Stop};
 use crate::survey::{self, Names, Survey};
 
-/// Runs the job. The caller is pid 1 of new mount and pid namespaces and exits afterwards, which
-/// ends every process of the run.
-pub(super) fn run(job: &Job) -> Answer {
-    match Run::prepare(job).and_then(Run::finish) {
-        Ok(answer) => answer,
-        Err(End(answer)) => *answer,
-    }
+/// Runs the job and gives its answer away. The caller is pid 1 of new mount and pid namespaces and
+/// exits afterwards, which ends every process of the run.
+///
+/// # Errors
+///
+/// Those of `reply`.
+pub(super) fn run(job: &Job, reply: impl Fn(&Answer) -> io::Result<()>) -> io::Result<()> {
+    let mut run = match Run::prepare(job) {
+        Ok(run) => run,
+        Err(End(answer)) => return reply(&answer),
+    };
+    let answer = run.finish().unwrap_or_else(|End(answer)| *answer);
+    // What the run holds is closed after the answer: the end of a group takes milliseconds.
+    reply(&answer)
 }
 
 /// A run that ended before its last step.
@@ -56,6 +64,8 @@ struct Run<'a> {
     surveys: Vec<(usize, Vec<Fact>)>,
     losses: Vec<Loss>,
     notes: Vec<String>,
+    /// Those of earlier cuts: they listen on, because to close a group takes milliseconds.
+    bystanders: Vec<Bystander>,
     times: Times,
     started: Instant,
 }
@@ -96,13 +106,14 @@ impl<'a> Run<'a> {
             surveys: Vec::new(),
             losses: Vec::new(),
             notes: Vec::new(),
+            bystanders: Vec::new(),
             times,
             started,
         })
     }
 
     /// Follows the subject from park to park until its last step.
-    fn finish(mut self) -> Result<Answer, End> {
+    fn finish(&mut self) -> Result<Answer, End> {
         loop {
             match self.parking.wait(self.subject) {
                 Stop::Parked => {}
@@ -185,6 +196,7 @@ impl<'a> Run<'a> {
         let before = Instant::now();
         self.subject = subject;
         let mut heard = bystander.drain()?;
+        self.bystanders.push(bystander);
         if processes.len() > 1 {
             // Several processes die at once and close their files in no fixed order.
             heard.sort_by_cached_key(|heard| format!("{heard:?}"));
@@ -219,7 +231,7 @@ impl<'a> Run<'a> {
     }
 
     /// The audit after the last step. Nobody listens any more, so it may make events.
-    fn conclude(mut self, records: &[log::Record]) -> Result<Answer, End> {
+    fn conclude(&mut self, records: &[log::Record]) -> Result<Answer, End> {
         let before = Instant::now();
         let processes = observe::processes(&self.scenario, records, self.subject);
         let mut survey = Survey::take(&processes, &self.names)?;
@@ -231,7 +243,7 @@ impl<'a> Run<'a> {
         let transcript = observe::transcript(
             &self.scenario,
             records,
-            self.surveys,
+            std::mem::take(&mut self.surveys),
             facts,
             drained,
             self.subject,
@@ -242,8 +254,8 @@ impl<'a> Run<'a> {
         self.times.resident_kib = resident_kib(self.subject);
         Ok(Answer::Finished {
             transcript,
-            losses: self.losses,
-            notes: self.notes,
+            losses: std::mem::take(&mut self.losses),
+            notes: std::mem::take(&mut self.notes),
             times: self.times,
         })
     }

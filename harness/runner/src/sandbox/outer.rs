@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Uid, getegid, geteuid, pipe};
+use nix::unistd::{Uid, dup2_stdout, getegid, geteuid, pipe};
 
 use super::init;
 use crate::job::{Answer, Job};
@@ -44,6 +44,7 @@ fn answer() -> io::Result<()> {
     match cr::sys::spawn::fork()? {
         Some(child) => {
             drop(parent_alive);
+            close_stdout()?;
             waitpid(child, None)?;
             drop(keep_open);
             Ok(())
@@ -58,9 +59,14 @@ fn answer() -> io::Result<()> {
                 return Err(io::Error::other("the sandbox is gone"));
             }
             drop(parent_alive);
-            reply(&init::run(&job))
+            init::run(&job, |answer| reply(answer).and_then(|()| close_stdout()))
         }
     }
+}
+
+/// The answer ends where the last writer is gone, and it has come long before a sandbox has ended.
+fn close_stdout() -> io::Result<()> {
+    Ok(dup2_stdout(fs::File::open("/dev/null")?)?)
 }
 
 fn reply(answer: &Answer) -> io::Result<()> {
