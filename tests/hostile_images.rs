@@ -107,6 +107,7 @@ fn image(kind: PlaceKind, path: &[u8]) -> Image {
             path: path.to_vec(),
             kind: kind.into(),
             mount: b"/".to_vec(),
+            link: Vec::new(),
         }],
         inodes: vec![Inode {
             mode: 0o100_644,

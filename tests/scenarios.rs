@@ -8,15 +8,16 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use notifreeze::case::{self, Report};
-use notifreeze::engine::{Criu, EngineSpec};
+use notifreeze::engine::{Criu, EngineSpec, Policies};
 use notifreeze::gate;
 use notifreeze::sandbox;
 use notifreeze::suite::{self, Case};
 use verify::Verdict;
 
-/// Builtin everywhere; CRIU where the variable `CRIU` names one (`ci/criu` fetches one).
+/// Builtin and classic everywhere; CRIU where the variable `CRIU` names one (`ci/criu` fetches one).
 fn engines() -> Vec<EngineSpec> {
-    let mut engines = vec![EngineSpec::Builtin];
+    let classic = EngineSpec::with(Policies::CLASSIC);
+    let mut engines = vec![EngineSpec::Builtin, classic];
     if std::env::var_os("CRIU").is_some() {
         let criu = EngineSpec::Criu(Criu::from_environment());
         if let Some(reason) = criu.lacks() {

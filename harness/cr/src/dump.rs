@@ -12,12 +12,14 @@ mod error;
 mod files;
 mod group;
 mod journal;
+mod links;
 mod mounts;
 pub(crate) mod park;
 mod places;
 mod queues;
 mod tree;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -44,6 +46,8 @@ pub struct DumpOptions {
     pub paths: Vec<PathBuf>,
     /// What to do about unread events.
     pub queue: QueuePolicy,
+    /// How ghosts are kept.
+    pub ghosts: Ghosts,
     /// Take notification groups and what their watches are on, and leave all other descriptors.
     pub only_groups: bool,
     /// Most bytes of content of one ghost.
@@ -56,6 +60,7 @@ impl Default for DumpOptions {
             root: PathBuf::from("/"),
             paths: Vec::new(),
             queue: QueuePolicy::Keep,
+            ghosts: Ghosts::Silent,
             only_groups: false,
             ghost_limit: GHOST_LIMIT,
         }
@@ -73,6 +78,15 @@ pub enum QueuePolicy {
     Refuse,
 }
 
+/// How open files without a name are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ghosts {
+    /// Read without being heard, and made again out of sight.
+    Silent,
+    /// Given a name again, by which the restore finds them: whoever watches hears it.
+    HardLink,
+}
+
 /// Dumps a process and its descendants, all of which must be stopped, and which are not to run
 /// on: their queues are in the image.
 ///
@@ -82,7 +96,9 @@ pub enum QueuePolicy {
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
         let mut dump = Dump::look(pid, options)?;
+        dump.link_ghosts(options)?;
         dump.take_queues(options.queue, None)?;
+        dump.links.keep();
         Ok(dump.image)
     })
 }
@@ -116,6 +132,7 @@ pub fn dump_to_file(
         if afterwards == Afterwards::RunsOn {
             queues::refuse_for_good(&dump.image, &dump.held)?;
         }
+        dump.link_ghosts(options)?;
         dump.take_queues(options.queue, Some(&image_path.to_owned()))?;
         let written = dump.image.write(image_path);
         if let Err(error) = written {
@@ -143,6 +160,9 @@ struct Dump {
     held: Vec<files::Held>,
     /// What the groups heard of the dump itself.
     own: queues::Own,
+    /// Unread bytes of each inotify group before anything was done.
+    unread: HashMap<usize, usize>,
+    links: links::Links,
     taken: queues::Taken,
 }
 
@@ -176,8 +196,22 @@ impl Dump {
             places,
             held,
             own,
+            unread,
+            links: links::Links::default(),
             taken: queues::Taken::default(),
         })
+    }
+
+    fn link_ghosts(&mut self, options: &DumpOptions) -> Result<(), DumpError> {
+        if options.ghosts == Ghosts::Silent {
+            return Ok(());
+        }
+        self.links.make(&mut self.image, &self.held, &self.places)?;
+        if options.queue == QueuePolicy::Drop {
+            // All goes, and only what is not of our own making is a loss.
+            self.own = queues::heard_since(&self.image, &self.held, &self.unread)?;
+        }
+        Ok(())
     }
 
     fn take_queues(
@@ -209,6 +243,7 @@ impl Dump {
 
     fn forget(self) -> Result<Image, DumpError> {
         self.taken.forget()?;
+        self.links.keep();
         Ok(self.image)
     }
 }

@@ -267,7 +267,14 @@ pub struct Place {
     #[prost(bytes = "vec", tag = "4")]
     #[serde(serialize_with = "show::text")]
     pub mount: Vec<u8>,
+    /// Of a removed name: the name, in the same directory, that the dump gave the inode to keep it.
+    #[prost(bytes = "vec", tag = "5")]
+    #[serde(serialize_with = "show::text")]
+    pub link: Vec<u8>,
 }
+
+/// What the name of every [`Place::link`] begins with: a restore removes such names.
+pub(crate) const LINK: &[u8] = b".notifreeze-link-";
 
 /// How a place leads to its inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration, serde::Serialize)]

@@ -10,7 +10,8 @@ pub mod silent;
 pub mod sys;
 
 pub use dump::{
-    Afterwards, DumpError, DumpErrorKind, DumpOptions, QueuePolicy, dump, dump_to_file, recover,
+    Afterwards, DumpError, DumpErrorKind, DumpOptions, Ghosts, QueuePolicy, dump, dump_to_file,
+    recover,
 };
 pub use image::Image;
 pub use loss::Loss;

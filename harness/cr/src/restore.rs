@@ -11,7 +11,7 @@
 pub(crate) mod epoll;
 mod error;
 mod files;
-mod ghosts;
+pub(crate) mod ghosts;
 mod group;
 mod parked;
 mod processes;
@@ -148,6 +148,7 @@ fn make(image: &Image, options: &RestoreOptions) -> Result<Stage, RestoreError> 
     processes::working_directories(image, &tree, &ghosts, &mut stage)?;
     // Nothing opens a file from here on: nobody can have to wait for a listener that is not there.
     group::arm(image, &stage, &arming)?;
+    stage.links.remove()?;
     Ok(stage)
 }
 

@@ -20,11 +20,13 @@ use crate::sandbox::inner::SUBCOMMAND;
 mod builtin;
 mod command;
 mod criu;
+mod policies;
 mod programs;
 mod saboteur;
 
 pub use command::Commands;
 pub use criu::Criu;
+pub use policies::{Ghosts, Policies, Queue};
 pub use saboteur::Defect;
 
 /// An engine and its settings, as `--engine` names them.
@@ -34,6 +36,8 @@ pub enum EngineSpec {
     Control,
     /// Our own dump and restore.
     Builtin,
+    /// Builtin with other policies than its own; two of them are `classic`.
+    Policies(Policies),
     /// Builtin with one planted defect.
     Saboteur(Defect),
     /// CRIU.
@@ -49,6 +53,7 @@ impl EngineSpec {
         match self {
             Self::Control => "control",
             Self::Builtin => "builtin",
+            Self::Policies(policies) => policies.name(),
             Self::Saboteur(_) => "saboteur",
             Self::Criu(_) => "criu",
             Self::Command(_) => "command",
@@ -61,6 +66,7 @@ impl EngineSpec {
         let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
         match self {
             Self::Control | Self::Builtin | Self::Saboteur(_) => format!("--engine {self}"),
+            Self::Policies(policies) => policies.options(),
             Self::Criu(criu) => {
                 let program = criu.program.to_string_lossy();
                 format!("--engine criu --criu-bin {}", quote(&program))
@@ -93,7 +99,11 @@ impl EngineSpec {
     pub fn lacks(&self) -> Option<String> {
         match self {
             Self::Criu(criu) => criu.probe.as_ref().err().cloned(),
-            Self::Control | Self::Builtin | Self::Saboteur(_) | Self::Command(_) => None,
+            Self::Control
+            | Self::Builtin
+            | Self::Policies(_)
+            | Self::Saboteur(_)
+            | Self::Command(_) => None,
         }
     }
 
@@ -102,11 +112,25 @@ impl EngineSpec {
     pub fn program(&self) -> Option<&Path> {
         match self {
             Self::Criu(criu) => Some(&criu.program),
-            Self::Control | Self::Builtin | Self::Saboteur(_) | Self::Command(_) => None,
+            Self::Control
+            | Self::Builtin
+            | Self::Policies(_)
+            | Self::Saboteur(_)
+            | Self::Command(_) => None,
         }
     }
 
-    /// Reads `control`, `builtin`, `saboteur=DEFECT`, `criu`, `criu=PROGRAM`, and `command`, whose
+    /// Builtin with these policies.
+    #[must_use]
+    pub fn with(policies: Policies) -> Self {
+        if policies == Policies::BUILTIN {
+            Self::Builtin
+        } else {
+            Self::Policies(policies)
+        }
+    }
+
+    /// Reads `control`, `builtin`, `classic`, `saboteur=DEFECT`, `criu`, `criu=PROGRAM`, and `command`, whose
     /// command lines come from elsewhere.
     ///
     /// # Errors
@@ -116,6 +140,7 @@ impl EngineSpec {
         match text.split_once('=') {
             None if text == "control" => Ok(Self::Control),
             None if text == "builtin" => Ok(Self::Builtin),
+            None if text == "classic" => Ok(Self::Policies(Policies::CLASSIC)),
             None if text == "criu" => Ok(Self::Criu(Criu::from_environment())),
             Some(("criu", program)) => Ok(Self::Criu(Criu::at(program.into()))),
             None if text == "command" => Ok(Self::Command(Commands::default())),
@@ -125,7 +150,8 @@ impl EngineSpec {
                 Defect::list()
             )),
             _ => Err(format!(
-                "unknown engine {text:?}: one of control, builtin, criu, command, saboteur=DEFECT"
+                "unknown engine {text:?}: one of control, builtin, classic, criu, command, \
+                 saboteur=DEFECT"
             )),
         }
     }
@@ -139,7 +165,9 @@ impl fmt::Display for EngineSpec {
                 Ok(version) => write!(f, "criu {version}"),
                 Err(_) => f.write_str("criu"),
             },
-            Self::Control | Self::Builtin | Self::Command(_) => f.write_str(self.name()),
+            Self::Control | Self::Builtin | Self::Policies(_) | Self::Command(_) => {
+                f.write_str(self.name())
+            }
         }
     }
 }
@@ -195,8 +223,9 @@ pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
             losses: Vec::new(),
             notes: Vec::new(),
         }),
-        EngineSpec::Builtin => builtin::cut(shop, None),
-        EngineSpec::Saboteur(defect) => builtin::cut(shop, Some(*defect)),
+        EngineSpec::Builtin => builtin::cut(shop, Policies::BUILTIN, None),
+        EngineSpec::Policies(policies) => builtin::cut(shop, *policies, None),
+        EngineSpec::Saboteur(defect) => builtin::cut(shop, Policies::BUILTIN, Some(*defect)),
         EngineSpec::Criu(criu) => criu::cut(shop, criu),
         EngineSpec::Command(commands) => command::cut(shop, commands),
     }
@@ -238,6 +267,14 @@ mod tests {
     fn options_choose_the_engine_again() {
         let check = |engine: &EngineSpec, expected: &str| assert_eq!(engine.options(), expected);
         check(&EngineSpec::Builtin, "--engine builtin");
+        check(&EngineSpec::with(Policies::BUILTIN), "--engine builtin");
+        check(&EngineSpec::with(Policies::CLASSIC), "--engine classic");
+        let refusing = Policies {
+            queue: Queue::Refuse,
+            ..Policies::BUILTIN
+        };
+        let expected = "--engine builtin --queue refuse --ghosts silent";
+        check(&EngineSpec::with(refusing), expected);
         let criu = Criu {
             program: "/opt/it's/criu".into(),
             probe: Ok("4.2".to_owned()),

@@ -312,13 +312,19 @@ impl Places {
         found.is_some_and(|found| (found.device, found.ino) == (stat.device, stat.ino))
     }
 
+    /// Opens the directory of a path as the subject sees it.
+    pub(super) fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = relative(path).ok_or(Errno::EINVAL)?;
+        path::open_beneath(&self.root, &path, libc::O_PATH | libc::O_DIRECTORY, 0)
+    }
+
     fn look_up(&self, path: &[u8]) -> Option<Stat> {
         path::stat(&self.root, &relative(path)?).ok()
     }
 
     /// The device as fdinfo prints it: that of the superblock, which statx(2) does not show on
     /// every filesystem.
-    fn sdev(&self, stat: &Stat) -> u32 {
+    pub(super) fn sdev(&self, stat: &Stat) -> u32 {
         let own = sdev(stat.device.0, stat.device.1);
         self.mounts.get(stat.mount).map_or(own, |mount| mount.sdev)
     }
@@ -383,6 +389,7 @@ impl Places {
             path,
             kind: kind.into(),
             mount,
+            link: Vec::new(),
         });
         self.places[inode as usize].push(index);
         index

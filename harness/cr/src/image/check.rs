@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::{Ghost, Image, Inode, Inotify, Object, OpenFile, Place, PlaceKind, Process};
+use super::{Ghost, Image, Inode, Inotify, LINK, Object, OpenFile, Place, PlaceKind, Process};
 
 /// Largest descriptor number that is made: the kernel's own default for `fs.nr_open`.
 const MAX_FD: i32 = 1 << 20;
@@ -26,6 +26,9 @@ impl fmt::Display for InvalidImage {
 }
 
 impl std::error::Error for InvalidImage {}
+
+/// Longest name of a file (`NAME_MAX`).
+const MAX_NAME: usize = 255;
 
 type Checked = Result<(), InvalidImage>;
 
@@ -162,6 +165,12 @@ impl Image {
         if !place.mount.is_empty() {
             check_path(&place.mount)?;
         }
+        let is_link = place.link.starts_with(LINK) && !place.link.contains(&b'/');
+        ensure(
+            place.link.is_empty() || is_link && place.link.len() <= MAX_NAME,
+            || "link".to_owned(),
+            "no name of a link",
+        )?;
         let has_name = place.path != b"/";
         let needs_name = place.kind() == PlaceKind::Gone;
         ensure(has_name || !needs_name, String::new, "a removed root")

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
-use super::stage::Stage;
+use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
 use crate::image::{Ghost, Image, Object, Place, PlaceKind, Text};
@@ -128,14 +128,16 @@ impl Maker<'_> {
             let place = &self.image.places[index as usize];
             matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed) && self.is_used(index)
         });
-        // Directories before what is in them.
+        // Those that have a link first; directories before what is in them.
         order.sort_by_key(|&index| {
-            let path = &self.image.places[index as usize].path;
-            path.iter().filter(|&&byte| byte == b'/').count()
+            let place = &self.image.places[index as usize];
+            let depth = place.path.iter().filter(|&&byte| byte == b'/').count();
+            (place.link.is_empty(), depth)
         });
         for index in order {
             let place = &self.image.places[index as usize];
             let made = match place.kind() {
+                _ if !place.link.is_empty() => self.linked(index, place),
                 PlaceKind::Unnamed => self.unnamed(index, place),
                 _ => self.gone(index, place),
             };
@@ -194,6 +196,45 @@ impl Maker<'_> {
         };
         self.ghosts.by_place.insert(index, found);
         self.put(&mount, &name, &place.path, (kind == libc::S_IFDIR, times))
+    }
+
+    /// A ghost that the dump gave a name. It gets its own back, if nobody has that by now, and loses
+    /// it when the watches are there.
+    ///
+    /// It is the very name that is renamed: to remove another one would be the end of the inode to
+    /// the kernel, which then ends its watches (`dentry_unlink_inode`).
+    fn linked(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
+        let (directory, own) = match place.kind() {
+            PlaceKind::Unnamed => (&place.path[..], None),
+            _ => {
+                let (directory, name) = split(&place.path);
+                (directory, Some(c_string(name)?))
+            }
+        };
+        let link = c_string(&place.link)?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let folder = self.tree.open(directory, flags)?;
+        let found = open_beneath(&folder, &link, libc::O_PATH, 0)
+            .context("open", Text(&place.link).to_string())?;
+        let mode = self.image.inodes[place.inode as usize].mode;
+        let stat = path::stat(&found, c"").context("statx", "")?;
+        if (stat.mode ^ mode) & libc::S_IFMT != 0 {
+            return Err(RestoreError::new(RestoreErrorKind::OtherType));
+        }
+        let fd = folder.as_raw_fd();
+        let name = match own {
+            Some(own) => match raw::renameat2(fd, &link, fd, &own, libc::RENAME_NOREPLACE) {
+                Ok(_) => own,
+                Err(Errno::EEXIST) => link.clone(),
+                Err(errno) => return Err(RestoreError::call("renameat2", "", errno)),
+            },
+            None => link.clone(),
+        };
+        self.stage.links.push(Link { folder, link, name });
+        self.open_all(index, &found, mode)?;
+        self.made.insert(place.inode, index);
+        self.ghosts.by_place.insert(index, found);
+        Ok(())
     }
 
     /// Gives an inode that still has a name one more, in a workroom.
@@ -510,7 +551,12 @@ fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
 }
 
 /// Makes an inode with its content, readable by whoever opens it now.
-fn create(room: &OwnedFd, name: &CStr, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+pub(crate) fn create(
+    room: &OwnedFd,
+    name: &CStr,
+    mode: u32,
+    ghost: &Ghost,
+) -> Result<(), RestoreError> {
     match mode & libc::S_IFMT {
         libc::S_IFREG => {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
@@ -554,7 +600,7 @@ fn fill(file: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
 }
 
 /// Owner, permissions, attributes and times, in the order in which none undoes another.
-fn set_attributes(
+pub(crate) fn set_attributes(
     room: &OwnedFd,
     name: &CStr,
     mode: u32,

@@ -1,6 +1,7 @@
 //! Open file descriptions on their way: made, and held at high numbers until every process has
 //! its own.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::error::{Context, RestoreError};
@@ -14,6 +15,7 @@ pub(super) struct Stage {
     files: Vec<Option<OwnedFd>>,
     /// Working directory of each process.
     pub(super) directories: Vec<Option<OwnedFd>>,
+    pub(super) links: Links,
 }
 
 impl Stage {
@@ -38,6 +40,7 @@ impl Stage {
             base,
             files,
             directories,
+            links: Links::default(),
         })
     }
 
@@ -64,6 +67,44 @@ impl Stage {
                 .collect()
         };
         (self.base, give_up(self.files), give_up(self.directories))
+    }
+}
+
+/// The names that ghosts have until the watches are back. A restore that fails leaves each as the
+/// dump made it.
+#[derive(Debug, Default)]
+pub(super) struct Links(Vec<Link>);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) folder: OwnedFd,
+    /// As the dump called it.
+    pub(super) link: CString,
+    /// What it is called now.
+    pub(super) name: CString,
+}
+
+impl Links {
+    pub(super) fn push(&mut self, link: Link) {
+        self.0.push(link);
+    }
+
+    /// Removes the names. Whoever watches hears it.
+    pub(super) fn remove(&mut self) -> Result<(), RestoreError> {
+        self.0.drain(..).try_for_each(|link| {
+            let removed = raw::unlinkat(link.folder.as_raw_fd(), &link.name, 0);
+            removed.map(drop).context("unlinkat", "of a ghost's name")
+        })
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        for Link { folder, link, name } in self.0.drain(..) {
+            let fd = folder.as_raw_fd();
+            // That the restore failed is what is reported.
+            let _ = raw::renameat2(fd, &name, fd, &link, libc::RENAME_NOREPLACE);
+        }
     }
 }
 

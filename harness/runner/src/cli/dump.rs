@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cr::{Afterwards, DumpOptions, QueuePolicy};
+use cr::{Afterwards, DumpOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::show::IMAGE;
+use crate::engine::{Ghosts, Queue};
 
 /// How long a process may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -34,27 +35,20 @@ pub(super) struct Args {
     /// What to do about unread events.
     #[arg(long, value_enum, default_value = "keep")]
     queue: Queue,
+    /// How to keep open files without a name.
+    #[arg(long, value_enum, default_value = "silent")]
+    ghosts: Ghosts,
     /// Let the process run on, with its queues, instead of killing it.
     #[arg(long)]
     leave_running: bool,
     /// Keep the groups themselves alive in a holder process instead of copying them, until a
     /// restore takes them over: exact to the last cookie, within one boot.
-    #[arg(long, conflicts_with_all = ["leave_running", "queue"])]
+    #[arg(long, conflicts_with_all = ["leave_running", "queue", "ghosts"])]
     park: bool,
     /// A path that may lead to a watched file, for filesystems without file handles and for
     /// callers that may not open one.
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Queue {
-    /// Take them along.
-    Keep,
-    /// Leave them behind, and say so.
-    Drop,
-    /// Do not dump a process that has some.
-    Refuse,
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
@@ -64,11 +58,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     }
     let options = DumpOptions {
         paths: args.paths.clone(),
-        queue: match args.queue {
-            Queue::Keep => QueuePolicy::Keep,
-            Queue::Drop => QueuePolicy::Drop,
-            Queue::Refuse => QueuePolicy::Refuse,
-        },
+        queue: args.queue.into(),
+        ghosts: args.ghosts.into(),
         only_groups: args.only_fsnotify,
         ..DumpOptions::default()
     };

@@ -13,7 +13,7 @@ use verify::Verdict;
 use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
 use crate::cuts::{self, CutAt, Cuts};
-use crate::engine::{Commands, Criu, EngineSpec};
+use crate::engine::{Commands, Criu, EngineSpec, Ghosts, Policies, Queue};
 use crate::gate;
 use crate::report::{self, Results};
 use crate::sandbox;
@@ -23,7 +23,7 @@ use crate::suite::{self, Case};
 pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// How to cut: control, builtin, criu, command, saboteur=DEFECT.
+    /// How to cut: control, builtin, classic, criu, command, saboteur=DEFECT.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
     /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
@@ -37,6 +37,12 @@ pub(super) struct Args {
     /// with the same pids, and returns.
     #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
     restore: Option<String>,
+    /// Of builtin: what to do about unread events.
+    #[arg(long, value_enum)]
+    queue: Option<Queue>,
+    /// Of builtin: how to keep open files without a name.
+    #[arg(long, value_enum)]
+    ghosts: Option<Ghosts>,
     /// Scenarios at a time; default: two a core, since a run mostly waits for the kernel.
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
@@ -90,7 +96,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         seed: args.seed,
     };
     let started = Instant::now();
-    let engine = engine(args);
+    let engine = engine(args)?;
     if let Some(reason) = engine.lacks() {
         anstream::eprintln!(
             "warning: the engine {engine} cannot work here, every scenario is skipped: {reason}"
@@ -123,15 +129,26 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
 }
 
 /// The engine with the settings that options of their own give.
-fn engine(args: &Args) -> EngineSpec {
-    match (&args.engine, &args.criu_bin, &args.dump, &args.restore) {
+fn engine(args: &Args) -> Result<EngineSpec, String> {
+    let policies = Policies {
+        queue: args.queue.unwrap_or(Policies::BUILTIN.queue),
+        ghosts: args.ghosts.unwrap_or(Policies::BUILTIN.ghosts),
+    };
+    if args.engine == EngineSpec::Builtin {
+        return Ok(EngineSpec::with(policies));
+    }
+    if args.queue.is_some() || args.ghosts.is_some() {
+        return Err("--queue and --ghosts are choices of the engine builtin".to_owned());
+    }
+    let engine = match (&args.engine, &args.criu_bin, &args.dump, &args.restore) {
         (EngineSpec::Criu(_), Some(program), ..) => EngineSpec::Criu(Criu::at(program.clone())),
         (EngineSpec::Command(_), _, Some(dump), Some(restore)) => EngineSpec::Command(Commands {
             dump: dump.clone(),
             restore: restore.clone(),
         }),
         (engine, ..) => engine.clone(),
-    }
+    };
+    Ok(engine)
 }
 
 /// Writes the reports that were asked for, and what GitHub Actions shows.

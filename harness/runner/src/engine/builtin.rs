@@ -10,7 +10,7 @@ use cr::DumpOptions;
 use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
 use scenario::{Bytes, Loss};
 
-use super::{Cut, CutError, Defect, Workshop, start_subject};
+use super::{Cut, CutError, Defect, Policies, Workshop, start_subject};
 use crate::park::Stop;
 
 /// The image's name in the folder of a cut.
@@ -18,18 +18,34 @@ const IMAGE: &str = "image.nf";
 
 /// The group of invariants about other watchers.
 const BYSTANDERS: u8 = 8;
+/// The group of invariants about the visible tree.
+const TREE: u8 = 9;
 
-pub(super) fn cut(shop: &Workshop, defect: Option<Defect>) -> Result<Cut, CutError> {
+pub(super) fn cut(
+    shop: &Workshop,
+    policies: Policies,
+    defect: Option<Defect>,
+) -> Result<Cut, CutError> {
     let options = DumpOptions {
         root: shop.world.to_path_buf(),
         paths: shop.names.to_vec(),
+        queue: policies.queue.into(),
+        ghosts: policies.ghosts.into(),
         ..DumpOptions::default()
     };
     let mut image = cr::dump(shop.subject, &options)
-        .map_err(|error| CutError::Refused(format!("{error} by builtin")))?;
+        .map_err(|error| CutError::Refused(format!("{error} by {}", policies.name())))?;
     let losses = image.losses().into_iter().map(loss);
     let losses = losses.flat_map(|loss| by_name(loss, &image, shop.world));
-    let losses = losses.collect();
+    let mut losses: Vec<Loss> = losses.collect();
+    let links = of_links(&image, shop.world).into_iter();
+    let links: Vec<Loss> = links
+        .filter(|loss| {
+            let mut named = losses.iter();
+            !named.any(|it| (it.invariant, &it.object) == (BYSTANDERS, &loss.object))
+        })
+        .collect();
+    losses.extend(links);
     if let Some(defect) = defect {
         defect.spoil(&mut image);
     }
@@ -82,7 +98,7 @@ fn loss(loss: cr::Loss) -> Loss {
 /// What the neighbours of a file hear is declared of its descriptor; they know the file, and the
 /// directory that it was in, by their names in the world.
 fn by_name(loss: Loss, image: &Image, world: &Path) -> Vec<Loss> {
-    let place = (loss.invariant == BYSTANDERS)
+    let place = matches!(loss.invariant, BYSTANDERS | TREE)
         .then(|| place_of(&loss.object, image))
         .flatten();
     let Some(place) = place else {
@@ -99,11 +115,40 @@ fn by_name(loss: Loss, image: &Image, world: &Path) -> Vec<Loss> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let named = [directory, path.as_path()].map(|path| Loss {
+    let named = |path: &Path| Loss {
         object: Bytes::from(path.as_os_str().as_bytes()).to_string(),
         ..loss.clone()
-    });
-    named.into()
+    };
+    match loss.invariant {
+        TREE => vec![named(directory)],
+        _ => vec![named(directory), named(&path)],
+    }
+}
+
+/// What is heard of a link to a ghost by those who have not the descriptor that it is declared of: a
+/// mark on the whole filesystem, watches on other names of the inode, a child's ghost.
+fn of_links(image: &Image, world: &Path) -> Vec<Loss> {
+    let mut objects: Vec<String> = Vec::new();
+    for place in image.places.iter().filter(|place| !place.link.is_empty()) {
+        objects.push("filesystem".to_owned());
+        let other_name = &image.inodes[place.inode as usize].other_name;
+        for path in [&place.path, other_name] {
+            if let Ok(path) = Path::new(OsStr::from_bytes(path)).strip_prefix(world) {
+                let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+                for path in [path, directory.unwrap_or(Path::new("."))] {
+                    objects.push(Bytes::from(path.as_os_str().as_bytes()).to_string());
+                }
+            }
+        }
+    }
+    objects.sort();
+    objects.dedup();
+    let loss = |object| Loss {
+        invariant: BYSTANDERS,
+        object,
+        reason: "a ghost is linked at the dump, and unlinked at the restore".to_owned(),
+    };
+    objects.into_iter().map(loss).collect()
 }
 
 /// Where the file of `fd N: ...` is, N being a descriptor of the main process.
