@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 use scenario::{Expect, Known, Loss, Outcome, Place, Scenario, Transcript};
 use verify::{Difference, Verdict, model};
 
-use crate::engine::EngineSpec;
+use crate::engine::{EngineSpec, Flavour};
 use crate::gate;
 use crate::job::{Answer, Job, Times};
 use crate::machine::Machine;
 use crate::sandbox;
 use crate::suite::Case;
 
-/// A run that makes no progress for this long hangs: the longest step of the suite takes a tenth
-/// of it under load.
-pub const LIMIT_MS: u64 = 20_000;
+/// A run that takes this long hangs: the longest of the suite takes a tenth of it under load.
+pub const LIMIT_MS: u64 = 60_000;
 
 /// Settings of a run.
 #[derive(Clone, Debug)]
@@ -118,12 +117,14 @@ pub fn lacks(case: &Case) -> Option<String> {
 #[must_use]
 pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Options) -> Report {
     let started = Instant::now();
+    let flavour = engine.flavour();
     let mut report = match lacks(case).or_else(|| engine.lacks()) {
         Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
         // The three runs know nothing of each other, so they go on at once.
         None => std::thread::scope(|scope| {
-            let cut = scope.spawn(|| sandbox::run(&job(case, engine, options), notifreeze));
-            let control = control(case, notifreeze, options);
+            let cut =
+                scope.spawn(|| sandbox::run(&job(case, engine, flavour, options), notifreeze));
+            let control = control(case, flavour, notifreeze, options);
             let answer = cut.join().unwrap_or_else(|panic| resume_unwind(panic));
             match control {
                 Ok(control) => judged(case, control, engine, options, answer),
@@ -141,8 +142,13 @@ pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Option
 /// # Errors
 ///
 /// The verdict that this comes to: a scenario that control cannot tell anything about.
-pub fn control(case: &Case, notifreeze: &Path, options: &Options) -> Result<Transcript, Verdict> {
-    let job = job(case, &EngineSpec::Control, options);
+pub fn control(
+    case: &Case,
+    flavour: Flavour,
+    notifreeze: &Path,
+    options: &Options,
+) -> Result<Transcript, Verdict> {
+    let job = job(case, &EngineSpec::Control, flavour, options);
     let run = || match sandbox::run(&job, notifreeze) {
         Answer::Finished { transcript, .. } => Ok(transcript),
         Answer::Skipped(reason) => Err(Verdict::Skip(reason)),
@@ -179,7 +185,7 @@ pub fn against(
     notifreeze: &Path,
     options: &Options,
 ) -> Report {
-    let answer = sandbox::run(&job(case, engine, options), notifreeze);
+    let answer = sandbox::run(&job(case, engine, engine.flavour(), options), notifreeze);
     judged(case, control, engine, options, answer)
 }
 
@@ -214,10 +220,11 @@ fn judged(
     report
 }
 
-fn job(case: &Case, engine: &EngineSpec, options: &Options) -> Job {
+fn job(case: &Case, engine: &EngineSpec, flavour: Flavour, options: &Options) -> Job {
     Job {
         scenario: scenario::print(&case.scenario),
         engine: engine.clone(),
+        flavour,
         limit_ms: options.limit_ms,
         keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
     }
@@ -230,7 +237,8 @@ fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Repor
     report.differences = verify::diff(&case.scenario, control, restored);
     // What is known of other engines is none of this snapshot's business.
     let mut own = case.scenario.clone();
-    own.known.retain(|known| known.engine == engine.name());
+    own.known
+        .retain(|known| [engine.name(), engine.folder()].contains(&known.engine.as_str()));
     let rendered = verify::render(&own, control, restored, &report.differences);
     report.recorded = recorded(case, engine, options);
     let known = known(case, engine);

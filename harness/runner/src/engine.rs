@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::park::Parking;
 use crate::sandbox::inner::SUBCOMMAND;
+use crate::sandbox::own_root::OwnRoot;
 
 mod builtin;
 mod command;
@@ -25,7 +26,7 @@ mod programs;
 mod saboteur;
 
 pub use command::Commands;
-pub use criu::Criu;
+pub use criu::{Criu, Flavour};
 pub use policies::{Ghosts, Policies, Queue};
 pub use saboteur::Defect;
 
@@ -47,7 +48,7 @@ pub enum EngineSpec {
 }
 
 impl EngineSpec {
-    /// The name without settings: the folder of its snapshots, the word after `known`.
+    /// The name without settings: the word after `known`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -60,6 +61,28 @@ impl EngineSpec {
         }
     }
 
+    /// The folder of its snapshots.
+    #[must_use]
+    pub fn folder(&self) -> &'static str {
+        match self.flavour() {
+            Flavour::Host => self.name(),
+            Flavour::Ns => "criu-ns",
+        }
+    }
+
+    /// Where the subject lives under this engine, and under the control that it is held against.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        match self {
+            Self::Criu(criu) => criu.flavour,
+            Self::Control
+            | Self::Builtin
+            | Self::Policies(_)
+            | Self::Saboteur(_)
+            | Self::Command(_) => Flavour::Host,
+        }
+    }
+
     /// The options of `notifreeze run` that choose it, as a shell takes them.
     #[must_use]
     pub fn options(&self) -> String {
@@ -69,7 +92,11 @@ impl EngineSpec {
             Self::Policies(policies) => policies.options(),
             Self::Criu(criu) => {
                 let program = criu.program.to_string_lossy();
-                format!("--engine criu --criu-bin {}", quote(&program))
+                let flavour = match criu.flavour {
+                    Flavour::Host => "",
+                    Flavour::Ns => " --criu-flavour ns",
+                };
+                format!("--engine criu --criu-bin {}{flavour}", quote(&program))
             }
             Self::Command(commands) => format!(
                 "--engine command --dump {} --restore {}",
@@ -82,7 +109,7 @@ impl EngineSpec {
     /// Whether a `known` header speaks of this engine, in this version.
     #[must_use]
     pub fn is_meant(&self, known: &Known) -> bool {
-        known.engine == self.name()
+        (known.engine == self.name() || known.engine == self.folder())
             && match (self, &known.versions) {
                 (_, None) => true,
                 (Self::Criu(criu), Some(bounds)) => {
@@ -161,10 +188,13 @@ impl fmt::Display for EngineSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Saboteur(defect) => write!(f, "saboteur={}", defect.name()),
-            Self::Criu(criu) => match &criu.probe {
-                Ok(version) => write!(f, "criu {version}"),
-                Err(_) => f.write_str("criu"),
-            },
+            Self::Criu(criu) => {
+                f.write_str(self.folder())?;
+                match &criu.probe {
+                    Ok(version) => write!(f, " {version}"),
+                    Err(_) => Ok(()),
+                }
+            }
             Self::Control | Self::Builtin | Self::Policies(_) | Self::Command(_) => {
                 f.write_str(self.name())
             }
@@ -180,10 +210,14 @@ pub struct Workshop<'a> {
     pub notifreeze: &'a Path,
     pub plan: &'a Path,
     pub log: &'a Path,
-    /// The root of the world, absolute.
+    /// The root of the world, absolute, as the subject sees it.
     pub world: &'a Path,
+    /// The same as this process reaches it.
+    pub reach: &'a Path,
     /// An empty directory outside the world for images and logs of this cut.
     pub images: &'a Path,
+    /// The root directory that a subject with namespaces of its own has.
+    pub own_root: Option<&'a OwnRoot>,
     /// Paths that the scenario names, relative to the world.
     pub names: &'a [PathBuf],
     /// Options of the scenario's `criu-opts` header.
@@ -277,11 +311,12 @@ mod tests {
         check(&EngineSpec::with(refusing), expected);
         let criu = Criu {
             program: "/opt/it's/criu".into(),
+            flavour: Flavour::Ns,
             probe: Ok("4.2".to_owned()),
         };
         check(
             &EngineSpec::Criu(criu),
-            r"--engine criu --criu-bin '/opt/it'\''s/criu'",
+            r"--engine criu --criu-bin '/opt/it'\''s/criu' --criu-flavour ns",
         );
         let commands = Commands {
             dump: "dump {pid}".to_owned(),

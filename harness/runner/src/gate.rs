@@ -18,7 +18,7 @@ pub fn folder(case: &Case, engine: &EngineSpec) -> Option<PathBuf> {
         suite
             .parent()?
             .join("snapshots")
-            .join(engine.name())
+            .join(engine.folder())
             .join(name),
     )
 }

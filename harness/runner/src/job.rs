@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use scenario::{Loss, Transcript};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::EngineSpec;
+use crate::engine::{EngineSpec, Flavour};
 
 /// One run of one scenario under one engine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub struct Job {
     /// Canonical text.
     pub scenario: String,
     pub engine: EngineSpec,
+    /// Where the subject lives: that of the engine under test, also for its control.
+    pub flavour: Flavour,
     /// The run is given up after this time.
     pub limit_ms: u64,
     /// Where to copy images and logs to; the sandbox itself keeps nothing.

@@ -20,6 +20,7 @@ pub mod job;
 pub mod machine;
 pub mod observe;
 pub mod park;
+pub mod pids;
 pub mod report;
 pub mod sandbox;
 pub mod suite;

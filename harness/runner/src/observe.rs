@@ -66,6 +66,15 @@ pub fn looked_at(step: &Step, scenario: &Scenario, records: &[Record]) -> Option
     i32::try_from(number).ok()
 }
 
+/// Numbers of processes, as the log and as init know them.
+#[derive(Debug)]
+pub struct Numbers<'a> {
+    /// The main process in its own pid namespace.
+    pub main: Pid,
+    /// Every process by the number that it has or had in init's.
+    pub outside: &'a HashMap<i32, Name>,
+}
+
 /// Puts the parts of a run in order.
 ///
 /// # Errors
@@ -77,12 +86,12 @@ pub fn transcript(
     surveys: Vec<(usize, Vec<Fact>)>,
     end: Vec<Fact>,
     drained: Vec<Drained>,
-    main: Pid,
+    numbers: &Numbers,
     names: &Names,
 ) -> Result<Transcript, String> {
     let mut surveys: HashMap<usize, Vec<Fact>> = surveys.into_iter().collect();
     let mut cookies = Cookies::default();
-    let mut cast = Cast::new(scenario, records, main, names);
+    let mut cast = Cast::new(scenario, records, numbers.main, names);
     let mut observations = Vec::new();
     // A call that was blocked may have been logged before the step that let it go on.
     let mut records: Vec<&Record> = records.iter().collect();
@@ -99,6 +108,8 @@ pub fn transcript(
             facts,
         });
     }
+    // The queues were drained from outside, and the kernel numbers processes as the reader does.
+    cast.add_processes(numbers.outside);
     let mut facts = end;
     for Drained { fd, queue } in drained {
         let unread = match &queue {

@@ -18,6 +18,7 @@ use crate::job::{Answer, Job};
 mod init;
 pub mod inner;
 mod outer;
+pub mod own_root;
 mod world;
 
 pub use outer::main;

@@ -60,8 +60,18 @@ fn block_signals() -> io::Result<()> {
     let mut set = SigSet::all();
     set.remove(Signal::SIGCONT);
     set.remove(Signal::SIGCHLD);
+    if is_first() {
+        set.add(Signal::SIGCONT);
+    }
     set.thread_block()?;
     Ok(())
+}
+
+/// Whether this process is the first of its pid namespace. The kernel drops a stop that such a
+/// process sends itself (`sig_task_ignored`), so it says in the log that it parks, waits for
+/// `SIGCONT`, and is stopped from outside.
+fn is_first() -> bool {
+    nix::unistd::getpid().as_raw() == 1
 }
 
 struct Process<'a> {
@@ -270,7 +280,13 @@ impl Process<'_> {
     }
 
     fn park(&self) -> io::Result<()> {
-        raise(Signal::SIGSTOP)?;
+        if is_first() {
+            let mut set = SigSet::empty();
+            set.add(Signal::SIGCONT);
+            set.wait()?;
+        } else {
+            raise(Signal::SIGSTOP)?;
+        }
         Ok(())
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn run(_args: &Args) -> Result<u8, String> {
         let name = engine.to_string();
         let job = Job {
             scenario: SMALLEST.to_owned(),
+            flavour: engine.flavour(),
             engine,
             limit_ms: crate::case::LIMIT_MS,
             keep: None,

@@ -13,7 +13,7 @@ use verify::Verdict;
 use super::Selection;
 use crate::case::{self, Options, Report, Snapshot};
 use crate::cuts::{self, CutAt, Cuts};
-use crate::engine::{Commands, Criu, EngineSpec, Ghosts, Policies, Queue};
+use crate::engine::{Commands, Criu, EngineSpec, Flavour, Ghosts, Policies, Queue};
 use crate::gate;
 use crate::report::{self, Results};
 use crate::sandbox;
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
     #[arg(long, value_name = "PROGRAM")]
     criu_bin: Option<PathBuf>,
+    /// Where the subject of the engine `criu` lives.
+    #[arg(long, value_name = "FLAVOUR", value_enum, default_value_t = Flavour::Host)]
+    criu_flavour: Flavour,
     /// Of the engine `command`: the shell command that dumps and kills the process tree of `{pid}`
     /// into the folder `{images}`.
     #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
@@ -141,7 +144,13 @@ fn engine(args: &Args) -> Result<EngineSpec, String> {
         return Err("--queue and --ghosts are choices of the engine builtin".to_owned());
     }
     let engine = match (&args.engine, &args.criu_bin, &args.dump, &args.restore) {
-        (EngineSpec::Criu(_), Some(program), ..) => EngineSpec::Criu(Criu::at(program.clone())),
+        (EngineSpec::Criu(criu), program, ..) => EngineSpec::Criu(Criu {
+            flavour: args.criu_flavour,
+            ..match program {
+                Some(program) => Criu::at(program.clone()),
+                None => criu.clone(),
+            }
+        }),
         (EngineSpec::Command(_), _, Some(dump), Some(restore)) => EngineSpec::Command(Commands {
             dump: dump.clone(),
             restore: restore.clone(),

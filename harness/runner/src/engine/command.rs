@@ -46,11 +46,12 @@ pub(super) fn cut(shop: &Workshop, commands: &Commands) -> Result<Cut, CutError>
     };
     programs::dump(shop, &before, half("dump", &commands.dump))
         .map_err(|reason| programs::failed("dump command", &reason, &said("dump")))?;
-    programs::restore(shop, &before, half("restore", &commands.restore)).map_err(|reason| {
+    let restored = programs::restore(shop, &before, half("restore", &commands.restore));
+    let subject = restored.map_err(|reason| {
         let mut notes = said("restore");
         notes.extend(programs::attribute(shop, &before, false));
         programs::failed("restore command", &reason, &notes)
     })?;
     let notes = programs::attribute(shop, &before, true);
-    Ok(programs::finished(shop, Vec::new(), notes))
+    Ok(programs::finished(subject, Vec::new(), notes))
 }

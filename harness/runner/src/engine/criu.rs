@@ -1,10 +1,13 @@
 //! The engine `criu`: `criu dump` and `criu restore` of the whole process tree.
 //!
-//! CRIU runs beside the subject, in the namespaces of the sandbox, so it dumps no namespace: the
-//! mounts and the pid namespace stay. Its log is read for what it says went wrong, and its images
-//! for the side on which something was lost.
+//! In the flavour `host` CRIU runs beside the subject, in the namespaces of the sandbox, so it dumps no
+//! namespace: the mounts and the pid namespace stay. In the flavour `ns` the subject is the first
+//! process of a mount and a pid namespace of its own, as a container's is, and they are dumped and
+//! made again with it; the filesystems that it had from outside are passed in again. Its log is
+//! read for what it says went wrong, and its images for the side on which something was lost.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
@@ -25,8 +28,19 @@ pub(super) use version::is_within;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Criu {
     pub program: PathBuf,
+    pub flavour: Flavour,
     /// Its version; or why it cannot be used, in its own words.
     pub probe: Result<String, String>,
+}
+
+/// Where the subject lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Flavour {
+    /// In the namespaces of the harness's sandbox, which stay.
+    #[default]
+    Host,
+    /// In mount and pid namespaces of its own, which are dumped and made again with it.
+    Ns,
 }
 
 impl Criu {
@@ -42,6 +56,7 @@ impl Criu {
     pub fn unprobed() -> Self {
         Self {
             program: PathBuf::from("criu"),
+            flavour: Flavour::Host,
             probe: Err("not tried".to_owned()),
         }
     }
@@ -60,6 +75,7 @@ impl Criu {
         let program_found = which(&program);
         let criu = Self {
             probe: probe(&program_found),
+            flavour: Flavour::Host,
             program: program_found,
         };
         probed.push(Self {
@@ -118,6 +134,7 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
         opened: programs::opened(shop, &before),
         world: shop.world.to_string_lossy().into_owned(),
     };
+    let remade = remade(shop);
     let half = |name: &'static str| {
         let mut command = Command::new(&criu.program);
         command.args(["--no-default-config", name, "--images-dir"]);
@@ -127,6 +144,9 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
             "dump" => command.args(["--tree", &shop.subject.to_string()]),
             _ => command.arg("--restore-detached"),
         };
+        if let Some(own_root) = shop.own_root {
+            command.args(own_root.options(name));
+        }
         command.args(shop.criu_opts);
         Half { name, command }
     };
@@ -143,12 +163,13 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
         .map_err(|reason| programs::failed("dump failed", &errors("dump", reason), &[]))?;
     let mut losses = dropped_queues(shop);
     losses.extend(noise(&key));
-    programs::restore(shop, &before, half("restore")).map_err(|reason| {
+    losses.extend(remade);
+    let subject = programs::restore(shop, &before, half("restore")).map_err(|reason| {
         let notes = programs::attribute(shop, &before, false);
         programs::failed("restore failed", &errors("restore", reason), &notes)
     })?;
     let notes = programs::attribute(shop, &before, true);
-    Ok(programs::finished(shop, losses, notes))
+    Ok(programs::finished(subject, losses, notes))
 }
 
 fn read_log(shop: &Workshop, name: &str) -> String {
@@ -170,6 +191,24 @@ fn noise(key: &log::Key) -> impl Iterator<Item = Loss> {
         reason: "CRIU opens the roots of mounts, working directories and what the subject has open"
             .to_owned(),
     })
+}
+
+/// Filesystems that are mounted in a mount namespace which is dumped are made again with it; whoever
+/// watches the old ones, which is possible from outside by `/proc/PID/root` alone, hears all of that.
+fn remade(shop: &Workshop) -> Vec<Loss> {
+    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev());
+    let (Some(_), Ok(world)) = (shop.own_root, device(shop.reach)) else {
+        return Vec::new();
+    };
+    let names = shop.names.iter();
+    let names = names.filter(|name| device(&shop.reach.join(name)).is_ok_and(|dev| dev != world));
+    names
+        .map(|name| Loss {
+            invariant: 8,
+            object: format!("{:?}", name.to_string_lossy()),
+            reason: "CRIU makes the filesystems of a dumped mount namespace again".to_owned(),
+        })
+        .collect()
 }
 
 /// CRIU warns of the events that it drops (`dump_one_inotify`): a declaration.

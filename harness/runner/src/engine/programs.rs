@@ -22,14 +22,16 @@ use nix::unistd::Pid;
 use super::{Cut, CutError, Workshop};
 use crate::criu_images::{Images, losses};
 use crate::park::Stop;
+use crate::pids;
 
 /// Time that processes have to end after dump has returned: they were killed, but need not yet be
 /// gone.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// Time that each program has. CRIU takes 0.1 s, and 4 s for 100,000 watches; behind a permission
-/// event that only the stopped subject could answer it hangs for ever.
-const LIMIT: Duration = Duration::from_secs(6);
+/// A program hangs when for this long nothing of the sandbox ran. CRIU takes 0.1 s, and minutes on a
+/// machine that has no time for it; behind a permission event that only the stopped subject could
+/// answer it waits for ever.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// Half of a cut: a program to run, and what its failure says.
 pub(super) struct Half {
@@ -42,15 +44,21 @@ pub(super) struct Half {
 pub(super) struct Before {
     pub(super) groups: Vec<losses::Shown>,
     processes: Vec<Pid>,
+    /// Their numbers in their own pid namespace, which restore has to keep.
+    inner: Vec<Pid>,
     log_length: u64,
 }
 
 impl Before {
     pub(super) fn look(shop: &Workshop) -> Result<Self, CutError> {
-        let processes = processes()?;
+        let processes = pids::all().map_err(CutError::Failed)?;
         Ok(Self {
             groups: groups(&processes)?,
             log_length: log_length(shop)?,
+            inner: processes
+                .iter()
+                .map(|&pid| pids::inner(pid).unwrap_or(pid))
+                .collect(),
             processes,
         })
     }
@@ -58,21 +66,28 @@ impl Before {
 
 /// Runs the dump and sees to it that the subject is gone.
 pub(super) fn dump(shop: &Workshop, before: &Before, half: Half) -> Result<(), String> {
-    run(shop, half, &before.processes)?;
+    run(shop, half)?;
     reap(shop, &before.processes)
 }
 
-/// Runs the restore and sees to it that the subject is back, stopped.
-pub(super) fn restore(shop: &Workshop, before: &Before, half: Half) -> Result<(), String> {
-    run(shop, half, &before.processes)?;
-    let main = shop.subject;
-    for &process in &before.processes {
-        if state(process).is_none() {
+/// Runs the restore and sees to it that the subject is back, stopped. Its main process, whose number
+/// is another one where its pid namespace was made again.
+pub(super) fn restore(shop: &Workshop, before: &Before, half: Half) -> Result<Pid, String> {
+    run(shop, half)?;
+    let outer = pids::by_inner()?;
+    for process in &before.inner {
+        if !outer.contains_key(process) {
             return Err(format!(
                 "restore returned 0, but process {process} is not there"
             ));
         }
     }
+    let is_main = |&(&process, _): &(&Pid, &Pid)| process == shop.subject;
+    let mut numbers = before.processes.iter().zip(&before.inner);
+    let main = numbers
+        .find(is_main)
+        .and_then(|(_, inner)| outer.get(inner));
+    let main = *main.ok_or("the subject was not there before the dump")?;
     match shop.parking.wait(main) {
         Stop::Parked => {}
         Stop::Ended(how) => return Err(format!("restore returned 0, but then {how}")),
@@ -81,7 +96,7 @@ pub(super) fn restore(shop: &Workshop, before: &Before, half: Half) -> Result<()
         }
     }
     match log_length(shop) {
-        Ok(length) if length == before.log_length => Ok(()),
+        Ok(length) if length == before.log_length => Ok(main),
         Ok(_) => Err("restore let the subject run on; it has to come back stopped".to_owned()),
         Err(error) => Err(format!("{error:?}")),
     }
@@ -92,15 +107,18 @@ pub(super) fn attribute(shop: &Workshop, before: &Before, restored: bool) -> Vec
     let Ok(images) = Images::read(shop.images) else {
         return Vec::new();
     };
-    let after = restored.then(|| groups(&before.processes).unwrap_or_default());
+    let after = restored.then(|| {
+        let processes = pids::all().unwrap_or_default();
+        groups(&processes).unwrap_or_default()
+    });
     let lost = losses::attribute(&before.groups, &images, after.as_deref());
     lost.iter().map(ToString::to_string).collect()
 }
 
 /// The cut, with what was found out about it.
-pub(super) fn finished(shop: &Workshop, losses: Vec<scenario::Loss>, notes: Vec<String>) -> Cut {
+pub(super) fn finished(subject: Pid, losses: Vec<scenario::Loss>, notes: Vec<String>) -> Cut {
     Cut {
-        subject: shop.subject,
+        subject,
         losses,
         notes,
     }
@@ -117,7 +135,7 @@ pub(super) fn failed(half: &str, reason: &str, notes: &[String]) -> CutError {
 }
 
 /// Starts a program and waits for its end. What it prints goes to `NAME.out` beside the images.
-fn run(shop: &Workshop, mut half: Half, subject: &[Pid]) -> Result<(), String> {
+fn run(shop: &Workshop, mut half: Half) -> Result<(), String> {
     let name = half.name;
     let file = shop.images.join(format!("{name}.out"));
     let out = fs::File::create(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -131,20 +149,60 @@ fn run(shop: &Workshop, mut half: Half, subject: &[Pid]) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("cannot start: {error}"))?;
     let child = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-    let limit = LIMIT.min(shop.parking.left());
-    match wait(child, limit) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(how)) => Err(how),
-        None => {
-            // A program that hangs behind a permission event of the subject cannot be killed while
-            // the subject holds the group.
-            for &process in subject.iter().chain([&child]) {
-                let _ = kill(process, Signal::SIGKILL);
-            }
-            let _ = wait(child, ENDING);
-            Err(format!("no end within {} s", limit.as_secs()))
+    let mut ran = time_used();
+    let reason = loop {
+        match wait(child, IDLE.min(shop.parking.left())) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(how)) => return Err(how),
+            None => {}
         }
+        let runs = time_used();
+        if runs.waiting && runs.ticks == ran.ticks {
+            break "no end: it waits, and nothing runs that it could wait for";
+        }
+        if shop.parking.left().is_zero() {
+            break "no end within the limit of the run";
+        }
+        ran = runs;
+    };
+    // A program that hangs behind a permission event of the subject cannot be killed while the subject
+    // holds the group; so all of them are, also those that restore has made.
+    for process in pids::all().unwrap_or_default() {
+        let _ = kill(process, Signal::SIGKILL);
     }
+    let _ = wait(child, ENDING);
+    Err(reason.to_owned())
+}
+
+/// What the processes of the sandbox have used of the machine.
+#[derive(Clone, Copy, Debug)]
+struct TimeUsed {
+    ticks: u64,
+    /// Whether none of them would run if it could.
+    waiting: bool,
+}
+
+fn time_used() -> TimeUsed {
+    let mut used = TimeUsed {
+        ticks: 0,
+        waiting: true,
+    };
+    for process in pids::all().unwrap_or_default() {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
+            continue;
+        };
+        let Some((_, fields)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        let fields: Vec<&str> = fields.split(' ').collect();
+        used.waiting &= fields.first() != Some(&"R");
+        // proc_pid_stat(5): utime and stime are fields 14 and 15, the state is field 3.
+        let ticks = fields.iter().skip(11).take(2);
+        used.ticks += ticks
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    used
 }
 
 /// None: still running at the limit. An error says how it ended, other than with 0.
@@ -192,19 +250,6 @@ fn reap(shop: &Workshop, processes: &[Pid]) -> Result<(), String> {
     Ok(())
 }
 
-/// Every process of the namespace but this one, rising: parents before their children.
-fn processes() -> Result<Vec<Pid>, CutError> {
-    let failed = |error| CutError::Failed(format!("list /proc: {error}"));
-    let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let number = name.to_str().and_then(|name| name.parse().ok());
-        processes.extend(number.map(Pid::from_raw).filter(|&pid| pid != Pid::this()));
-    }
-    processes.sort_unstable();
-    Ok(processes)
-}
-
 /// The letter of a process's state; none if there is no such process.
 fn state(process: Pid) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -244,7 +289,7 @@ fn groups(processes: &[Pid]) -> Result<Vec<losses::Shown>, CutError> {
                 .and_then(|file| cr::sys::inspect::unread(&file))
                 .map_err(|errno| failed(&path, &errno))?;
             groups.push(losses::Shown {
-                pid: process.as_raw(),
+                pid: pids::inner(process).unwrap_or(process).as_raw(),
                 fd: u32::try_from(fd).expect("a descriptor is not negative"),
                 group,
                 unread,
@@ -258,7 +303,7 @@ fn groups(processes: &[Pid]) -> Result<Vec<losses::Shown>, CutError> {
 pub(super) fn names(shop: &Workshop, before: &Before) -> HashMap<(u32, u64), String> {
     let mut names = HashMap::new();
     for name in shop.names {
-        let path = shop.world.join(name);
+        let path = shop.reach.join(name);
         if let Ok(metadata) = fs::symlink_metadata(&path) {
             let name = shown(shop, &path, &metadata);
             names.entry(number(&metadata)).or_insert(name);
@@ -276,7 +321,7 @@ pub(super) fn names(shop: &Workshop, before: &Before) -> HashMap<(u32, u64), Str
 pub(super) fn opened(shop: &Workshop, before: &Before) -> Vec<String> {
     let mut opened = Vec::new();
     for name in shop.names {
-        let path = shop.world.join(name);
+        let path = shop.reach.join(name);
         let above = path.parent().and_then(|above| fs::metadata(above).ok());
         let Ok(metadata) = fs::symlink_metadata(&path) else {
             continue;
@@ -295,13 +340,17 @@ pub(super) fn opened(shop: &Workshop, before: &Before) -> Vec<String> {
 
 /// As facts show it: relative to the world, a ghost by the name that it had.
 fn shown(shop: &Workshop, path: &Path, metadata: &fs::Metadata) -> String {
-    let inner = path.strip_prefix(shop.world).unwrap_or(path);
+    let inner = path
+        .strip_prefix(shop.world)
+        .or_else(|_| path.strip_prefix(shop.reach));
+    let inner = inner.unwrap_or(path);
+    let here = shop.reach.join(inner);
     let inner = match inner.to_string_lossy() {
         empty if empty.is_empty() => ".".into(),
         inner => inner,
     };
     match inner.strip_suffix(" (deleted)") {
-        Some(name) if !path.exists() && metadata.nlink() < 2 => format!("{name:?} (deleted)"),
+        Some(name) if !here.exists() && metadata.nlink() < 2 => format!("{name:?} (deleted)"),
         Some(_) | None => format!("{inner:?}"),
     }
 }

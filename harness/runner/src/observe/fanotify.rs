@@ -52,6 +52,13 @@ impl<'a> Cast<'a> {
         }
     }
 
+    /// What other numbers stand for from here on.
+    pub(super) fn add_processes(&mut self, numbers: &HashMap<i32, Name>) {
+        let numbers = numbers.iter();
+        self.processes
+            .extend(numbers.map(|(&number, name)| (number, name.clone())));
+    }
+
     /// The events of a read; `fd` where the place does not say which group it is.
     pub(super) fn facts(&mut self, read: Read<'_>, fd: Option<i32>) -> Result<Vec<Fact>, String> {
         let mut links = read.links.split(|&byte| byte == 0);

@@ -1,5 +1,6 @@
 //! The init of a sandbox: runs one scenario once, cuts it where it asks for that, and watches.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scenario::{Call, Fact, Loss, Scenario, log};
+use scenario::{Call, Fact, Loss, Name, Scenario, log};
 
+use super::own_root::{self, OwnRoot};
 use super::world::{self, World};
 use crate::bystander::Bystander;
-use crate::engine::{self, Cut, CutError, EngineSpec, Workshop};
+use crate::engine::{self, Cut, CutError, EngineSpec, Flavour, Workshop};
 use crate::job::{Answer, Job, Times};
-use crate::observe;
+use crate::observe::{self, Numbers};
 use crate::park::{Parking, Stop};
-use crate::survey::{self, Names, Survey};
+use crate::pids;
+use crate::survey::{self, Names, Process, Survey};
 
 /// Runs the job and gives its answer away. The caller is pid 1 of new mount and pid namespaces and
 /// exits afterwards, which ends every process of the run.
@@ -60,6 +63,12 @@ struct Run<'a> {
     parking: Parking,
     subject: Pid,
     names: Names,
+    /// The root directory of a subject with namespaces of its own.
+    own_root: Option<OwnRoot>,
+    /// Numbers that processes of the run have had here.
+    outside: HashMap<i32, Name>,
+    /// Records of the log when the subject parked last.
+    n_records: usize,
     n_cuts: u32,
     surveys: Vec<(usize, Vec<Fact>)>,
     losses: Vec<Loss>,
@@ -85,9 +94,25 @@ impl<'a> Run<'a> {
         let log = world.control.join("log");
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
         fs::write(&log, b"").map_err(|error| format!("log: {error}"))?;
-        let parking = Parking::new(Duration::from_millis(job.limit_ms))?;
-        let subject = engine::start_subject(&myself, &[&plan, &log], &world.root, None)?;
-        let names = Names::of(&scenario, &world.root);
+        let mut parking = Parking::new(Duration::from_millis(job.limit_ms))?;
+        let mut names = Names::of(&scenario, &world.root);
+        let (own_root, subject) = match job.flavour {
+            Flavour::Host => {
+                let files = [plan.as_path(), &log];
+                (
+                    None,
+                    engine::start_subject(&myself, &files, &world.root, None)?,
+                )
+            }
+            Flavour::Ns => {
+                parking.listen(&log)?;
+                let own = OwnRoot::make(&world, &myself)
+                    .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+                let subject = own.start([&plan, &log], &world.root)?;
+                names.reach(own_root::reach(subject, &world.root));
+                (Some(own), subject)
+            }
+        };
         let times = Times {
             setup_us: micros(started),
             ..Times::default()
@@ -102,6 +127,9 @@ impl<'a> Run<'a> {
             parking,
             subject,
             names,
+            own_root,
+            outside: HashMap::new(),
+            n_records: 0,
             n_cuts: 0,
             surveys: Vec::new(),
             losses: Vec::new(),
@@ -115,7 +143,7 @@ impl<'a> Run<'a> {
     /// Follows the subject from park to park until its last step.
     fn finish(&mut self) -> Result<Answer, End> {
         loop {
-            match self.parking.wait(self.subject) {
+            match self.wait_parked() {
                 Stop::Parked => {}
                 Stop::Ended(how) => return Err(self.stuck(&how)),
                 Stop::TimedOut => {
@@ -124,6 +152,7 @@ impl<'a> Run<'a> {
                 }
             }
             let records = self.records()?;
+            self.n_records = records.len();
             let step = records.last().map_or(log::END, |record| record.step);
             if step == log::END {
                 return self.conclude(&records);
@@ -142,6 +171,49 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn wait_parked(&self) -> Stop {
+        if self.own_root.is_none() {
+            return self.parking.wait(self.subject);
+        }
+        let n_records = self.n_records;
+        self.parking.wait_parking(self.subject, || {
+            // Whoever writes a record holds the lock until the log is closed again.
+            let Ok(log) = fs::File::open(&self.log) else {
+                return false;
+            };
+            if log.lock().is_err() {
+                return false;
+            }
+            let records = self.records().unwrap_or_default();
+            let last = records.last().filter(|_| records.len() > n_records);
+            last.is_some_and(|last| {
+                let step = self.scenario.steps.get(last.step as usize);
+                last.step == log::END
+                    || step.is_some_and(|step| matches!(step.call, Call::Checkpoint | Call::Look))
+            })
+        })
+    }
+
+    /// The processes of the run, by their numbers here.
+    fn processes(&mut self, records: &[log::Record]) -> Result<Vec<Process>, String> {
+        let mut processes = observe::processes(&self.scenario, records, self.subject);
+        if self.own_root.is_some() {
+            let outer = pids::by_inner()?;
+            for process in processes
+                .iter_mut()
+                .filter(|process| process.name.is_some())
+            {
+                process.pid = outer.get(&process.pid).copied().unwrap_or(process.pid);
+            }
+        }
+        for process in &processes {
+            let main = || Name(Name::MAIN.to_owned());
+            let name = process.name.clone().unwrap_or_else(main);
+            self.outside.insert(process.pid.as_raw(), name);
+        }
+        Ok(processes)
+    }
+
     /// A run that goes no further. Control has shown that the scenario itself does, so after a cut
     /// by an engine it is the engine's failure.
     fn stuck(&self, how: &str) -> End {
@@ -158,9 +230,9 @@ impl<'a> Run<'a> {
         self.n_cuts += 1;
         fs::create_dir(&images).map_err(|error| format!("{}: {error}", images.display()))?;
         let before = Instant::now();
-        let processes = observe::processes(&self.scenario, records, self.subject);
+        let processes = self.processes(records)?;
         let earlier = Survey::take(&processes, &self.names)?;
-        let mounts = survey::mounts()?;
+        let mounts = survey::mounts(self.subject, self.job.flavour)?;
         let bystander = Bystander::attach(&self.names, &earlier)?;
         self.times.watch_us += micros(before);
 
@@ -173,6 +245,8 @@ impl<'a> Run<'a> {
                 plan: &self.plan,
                 log: &self.log,
                 world: &self.world.root,
+                reach: self.names.world(),
+                own_root: self.own_root.as_ref(),
                 images: &images,
                 names: self.names.candidates(),
                 criu_opts: &self.scenario.criu_opts,
@@ -195,6 +269,10 @@ impl<'a> Run<'a> {
 
         let before = Instant::now();
         self.subject = subject;
+        if self.own_root.is_some() {
+            self.names.reach(own_root::reach(subject, &self.world.root));
+        }
+        let processes = self.processes(records)?;
         let mut heard = bystander.drain()?;
         self.bystanders.push(bystander);
         if processes.len() > 1 {
@@ -204,7 +282,7 @@ impl<'a> Run<'a> {
         let later = Survey::take(&processes, &self.names)?;
         let mut facts = later.facts(Some(&earlier));
         facts.extend(heard.into_iter().map(Fact::Bystander));
-        facts.extend(survey::new_mounts(&mounts)?);
+        facts.extend(survey::new_mounts(&mounts, self.subject, self.job.flavour)?);
         let losses: Vec<Loss> = losses
             .into_iter()
             .map(|loss| self.below_world(loss))
@@ -219,7 +297,7 @@ impl<'a> Run<'a> {
 
     fn look(&mut self, index: usize, records: &[log::Record]) -> Result<(), End> {
         let before = Instant::now();
-        let processes = observe::processes(&self.scenario, records, self.subject);
+        let processes = self.processes(records)?;
         let step = &self.scenario.steps[index];
         let fd = observe::looked_at(step, &self.scenario, records)
             .ok_or_else(|| format!("step {index}: look at what no step made"))?;
@@ -233,12 +311,12 @@ impl<'a> Run<'a> {
     /// The audit after the last step. Nobody listens any more, so it may make events.
     fn conclude(&mut self, records: &[log::Record]) -> Result<Answer, End> {
         let before = Instant::now();
-        let processes = observe::processes(&self.scenario, records, self.subject);
+        let processes = self.processes(records)?;
         let mut survey = Survey::take(&processes, &self.names)?;
         let drained = survey::drain(&processes, &self.names)?;
         survey.read_contents()?;
         let mut facts = survey.facts(None);
-        facts.extend(survey::tree(&self.world.root)?);
+        facts.extend(survey::tree(self.names.world())?);
         facts.extend(survey::leftovers(&processes)?);
         let transcript = observe::transcript(
             &self.scenario,
@@ -246,7 +324,10 @@ impl<'a> Run<'a> {
             std::mem::take(&mut self.surveys),
             facts,
             drained,
-            self.subject,
+            &Numbers {
+                main: pids::inner(self.subject).unwrap_or(self.subject),
+                outside: &self.outside,
+            },
             &self.names,
         )?;
         self.times.watch_us += micros(before);

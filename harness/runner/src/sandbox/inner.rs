@@ -1,8 +1,10 @@
 //! The process under test: a thin main over the `subject` crate.
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use subject::Start;
 
@@ -10,7 +12,10 @@ use subject::Start;
 /// with what went wrong.
 #[must_use]
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut args = args;
+    let mut args = args.peekable();
+    if args.next_if(|arg| arg == OWN_ROOT).is_some() {
+        return enter_own_root(args);
+    }
     let mut start = Start::Fresh;
     let mut files: Vec<PathBuf> = Vec::new();
     while let Some(arg) = args.next() {
@@ -34,10 +39,45 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     // Standard error is /dev/null in a sandbox, so the reason goes where init looks for it.
     let Err(error) = subject::run(plan, log, &start);
     let reason = Path::new(log).with_extension("error");
-    let _ = std::fs::write(reason, error.to_string());
+    let _ = fs::write(reason, error.to_string());
     anstream::eprintln!("{error}");
     ExitCode::FAILURE
 }
+
+/// `--own-root ROOT PROGRAM WORLD PLAN LOG`: makes `ROOT` the root directory of namespaces of its own
+/// and starts again there, so that nothing of the old root stays mapped or open.
+fn enter_own_root(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<PathBuf> = args.map(PathBuf::from).collect();
+    let [root, program, world, plan, log] = args.as_slice() else {
+        return ExitCode::from(crate::EXIT_USAGE);
+    };
+    let reason = match super::own_root::enter(root) {
+        Ok(()) => {
+            let null = || fs::File::options().read(true).write(true).open("/dev/null");
+            match (null(), null(), null()) {
+                (Ok(input), Ok(output), Ok(errors)) => Command::new(program)
+                    .arg(SUBCOMMAND)
+                    .args([plan, log])
+                    .current_dir(world)
+                    .env_clear()
+                    .stdin(input)
+                    .stdout(output)
+                    .stderr(errors)
+                    .exec()
+                    .to_string(),
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                    format!("/dev/null: {error}")
+                }
+            }
+        }
+        Err(reason) => reason,
+    };
+    let _ = fs::write(log.with_extension("error"), reason);
+    ExitCode::FAILURE
+}
+
+/// The option that makes the subject enter a root directory of its own.
+pub(super) const OWN_ROOT: &str = "--own-root";
 
 /// Its name on the command line.
 pub const SUBCOMMAND: &str = "subject";

@@ -9,9 +9,11 @@ use std::path::Path;
 
 use cr::fanotify::take::{self, Namer, Taken};
 use cr::sys::{handle, inspect};
+use nix::unistd::Pid;
 use scenario::{Bytes, Entry, Fact, Stat};
 
 use super::{Names, Process};
+use crate::engine::Flavour;
 
 /// What was unread in a group at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,18 +193,28 @@ impl Fnv {
     }
 }
 
-/// The mounts that this process sees: root, mount point and options of each.
+/// The mounts that a process sees: root, mount point and options of each.
 ///
 /// # Errors
 ///
 /// If they cannot be read.
-pub fn mounts() -> Result<Vec<String>, String> {
-    let text = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
-    // Numbers of mount and parent come first and change when a mount is made anew.
+pub fn mounts(process: Pid, flavour: Flavour) -> Result<Vec<String>, String> {
+    let path = format!("/proc/{process}/mountinfo");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    // Numbers of mount and parent come first and change when a mount is made anew; the next is that of
+    // its filesystem, which is made anew with the namespace.
+    let n_numbers = match flavour {
+        Flavour::Host => 2,
+        Flavour::Ns => 3,
+    };
     Ok(text
         .lines()
-        .map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+        .map(|line| {
+            line.split(' ')
+                .skip(n_numbers)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
         .collect())
 }
 
@@ -211,9 +223,13 @@ pub fn mounts() -> Result<Vec<String>, String> {
 /// # Errors
 ///
 /// If they cannot be read.
-pub fn new_mounts(before: &[String]) -> Result<Vec<Fact>, String> {
-    let point = |line: &String| line.split(' ').nth(2).unwrap_or_default().to_owned();
-    Ok(mounts()?
+pub fn new_mounts(before: &[String], process: Pid, flavour: Flavour) -> Result<Vec<Fact>, String> {
+    let place = match flavour {
+        Flavour::Host => 2,
+        Flavour::Ns => 1,
+    };
+    let point = |line: &String| line.split(' ').nth(place).unwrap_or_default().to_owned();
+    Ok(mounts(process, flavour)?
         .iter()
         .filter(|line| !before.contains(line))
         .map(|line| Fact::Leftover(format!("mount {}", point(line))))

@@ -16,7 +16,10 @@ use super::descriptor::Seen;
 /// which would make events.
 #[derive(Clone, Debug)]
 pub struct Names {
+    /// The root of the world as it is reached from here.
     world: PathBuf,
+    /// The same as the subject sees it.
+    seen: PathBuf,
     candidates: Vec<PathBuf>,
     /// Whether the scenario makes files by `O_TMPFILE`.
     has_unnamed: bool,
@@ -52,12 +55,18 @@ impl Names {
         candidates.dedup();
         Self {
             world: world.to_path_buf(),
+            seen: world.to_path_buf(),
             candidates,
             has_unnamed: makes_unnamed(scenario),
         }
     }
 
-    /// The root of the world, absolute.
+    /// From here on the world is reached by another path than the subject's own.
+    pub fn reach(&mut self, world: PathBuf) {
+        self.world = world;
+    }
+
+    /// The root of the world, absolute, as it is reached from here.
     #[must_use]
     pub fn world(&self) -> &Path {
         &self.world
@@ -82,10 +91,23 @@ impl Names {
         }
     }
 
+    /// Where a path that the subject sees is from here.
+    fn here(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.seen) {
+            Ok(inner) if inner.as_os_str().is_empty() => self.world.clone(),
+            Ok(inner) => self.world.join(inner),
+            Err(_) => path.to_path_buf(),
+        }
+    }
+
     /// A path as facts show it: relative to the world, `.` for its root; as it is elsewhere.
     #[must_use]
     pub fn shown(&self, path: &[u8]) -> Bytes {
-        match Path::new(std::ffi::OsStr::from_bytes(path)).strip_prefix(&self.world) {
+        let path_here = Path::new(std::ffi::OsStr::from_bytes(path));
+        let inner = path_here
+            .strip_prefix(&self.seen)
+            .or_else(|_| path_here.strip_prefix(&self.world));
+        match inner {
             Ok(inner) if inner.as_os_str().is_empty() => Bytes::from("."),
             Ok(inner) => Bytes::from(inner.as_os_str().as_bytes()),
             Err(_) => Bytes::from(path),
@@ -197,7 +219,7 @@ impl<'a> Resolver<'a> {
         let path = Path::new(std::ffi::OsStr::from_bytes(link));
         let n_links = seen.fact.stat.as_ref().map_or(1, |stat| stat.nlink);
         let has_this_name = n_links > 0
-            && fs::symlink_metadata(path).is_ok_and(|metadata| {
+            && fs::symlink_metadata(self.names.here(path)).is_ok_and(|metadata| {
                 seen.number == Some((sdev(metadata.dev()), Ino(metadata.ino())))
             });
         match link.strip_suffix(DELETED) {
