@@ -10,6 +10,7 @@
 //! What cannot be kept is small and known before anything is done: [`losses`].
 
 mod basket;
+mod cookie;
 pub mod cursor;
 mod error;
 mod gate;
@@ -26,6 +27,7 @@ use fsnotify::Wd;
 use nix::errno::Errno;
 
 pub use self::basket::{Basket, Memory, Phase, drain_into};
+pub use self::cookie::DISTANCE as COOKIE_DISTANCE;
 pub use self::error::{Event, Reason, RebuildError};
 use self::gate::Gate;
 pub use self::journal::Journal;
@@ -52,7 +54,8 @@ pub enum Loss {
     /// The queue begins with the second half of a rename, whose first half may have been read
     /// already: its cookie will have another value, and the reader cannot pair the two.
     ///
-    /// Cookies come from one counter of the whole machine, which goes up only.
+    /// Cookies come from one counter of the whole machine, which goes up only. In another boot it may
+    /// be brought to where it was ([`rebuild_with_cookies`]).
     CookieChanged { index: usize },
 }
 
@@ -117,6 +120,21 @@ pub fn losses(queue: &[u8], limit: usize) -> Result<Vec<Loss>, RebuildError> {
 ///
 /// Which event could not be made, and why; or what else went wrong. The group is then empty.
 pub fn rebuild(group: BorrowedFd<'_>, queue: &[u8], avoid: &[Wd]) -> Result<(), RebuildError> {
+    rebuild_with_cookies(group, queue, avoid, 0)
+}
+
+/// [`rebuild`], with the cookie of [`Loss::CookieChanged`] the one that it was, where the machine's
+/// counter is at most `distance` before it. If others rename at the same moment, it may be missed.
+///
+/// # Errors
+///
+/// Those of [`rebuild`].
+pub fn rebuild_with_cookies(
+    group: BorrowedFd<'_>,
+    queue: &[u8],
+    avoid: &[Wd],
+    distance: u32,
+) -> Result<(), RebuildError> {
     if queue.is_empty() {
         return Ok(());
     }
@@ -128,8 +146,9 @@ pub fn rebuild(group: BorrowedFd<'_>, queue: &[u8], avoid: &[Wd]) -> Result<(), 
     }
     // A sampled check may find too late to say which event it was. The second time, every one is
     // looked at.
-    attempt(group, &plan, (limit, Check::Sampled), avoid)
-        .or_else(|_| attempt(group, &plan, (limit, Check::Each), avoid))
+    let sampled = (limit, Check::Sampled, distance);
+    attempt(group, &plan, sampled, avoid)
+        .or_else(|_| attempt(group, &plan, (limit, Check::Each, distance), avoid))
 }
 
 /// How often the size of the queue is compared with what it should be. Counting takes the kernel
@@ -157,13 +176,13 @@ impl Check {
 fn attempt(
     group: BorrowedFd<'_>,
     plan: &Plan<'_>,
-    (limit, check): (usize, Check),
+    (limit, check, distance): (usize, Check, u32),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
     let wds = plan.unused_wds(avoid);
     let mut scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
     let rebuilt = fill(group, plan, (limit, wds), &scratch).and_then(|mut gate| {
-        play(plan, check, &mut gate, &mut scratch)?;
+        play(plan, (check, distance), &mut gate, &mut scratch)?;
         finish(plan, gate, &mut scratch)
     });
     if rebuilt.is_err() {
@@ -199,11 +218,14 @@ fn fill<'g>(
 /// Makes the events, behind the junk that the gate has at its head.
 fn play<'g>(
     plan: &Plan<'_>,
-    check: Check,
+    (check, distance): (Check, u32),
     gate: &mut Gate<'g>,
     scratch: &mut Scratch<'g>,
 ) -> Result<(), RebuildError> {
     for (n_step, step) in plan.steps.iter().enumerate() {
+        if plan.head_cookie() == Some(step.record.index) {
+            cookie::approach(step.record.cookie, distance).map_err(failed("rename"))?;
+        }
         reenact::perform(step, gate, scratch).map_err(|reason| step.record.error(reason))?;
         if check.at(n_step, gate.limit()) {
             let found = gate.unread().map_err(failed("FIONREAD"))?;

@@ -36,6 +36,9 @@ pub struct RestoreOptions {
     pub root: PathBuf,
     /// What becomes of descriptors that the image does not have.
     pub others: Others,
+    /// How far the machine's counter of cookies is moved at most, for the second half of a rename
+    /// whose first half has been read.
+    pub cookie_distance: u32,
     /// A defect to plant.
     pub defect: Option<Defect>,
 }
@@ -45,6 +48,7 @@ impl Default for RestoreOptions {
         Self {
             root: PathBuf::from("/"),
             others: Others::Close,
+            cookie_distance: crate::queue::COOKIE_DISTANCE,
             defect: None,
         }
     }

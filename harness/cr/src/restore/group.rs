@@ -78,7 +78,7 @@ fn inotify(
         .iter()
         .filter_map(|watch| Wd::new(watch.wd))
         .collect();
-    queue::rebuild(made.as_fd(), &group.queue, &wds)
+    queue::rebuild_with_cookies(made.as_fd(), &group.queue, &wds, options.cookie_distance)
         .map_err(|error| RestoreError::new(RestoreErrorKind::Queue(error)))?;
     // fdinfo lists the newest watch first, so the oldest is made first.
     let mut order: Vec<&Watch> = group.watches.iter().rev().collect();

@@ -2,7 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use cr::queue::{Loss, RebuildError, drain, losses, rebuild};
+use cr::queue::{
+    COOKIE_DISTANCE, Loss, RebuildError, drain, losses, rebuild, rebuild_with_cookies,
+};
 use cr::sys::watch;
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Failed, Trial};
@@ -76,6 +78,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             failed,
         ),
         Trial::test("a_merge_after_the_cut_happens_as_before_it", merge),
+        Trial::test(
+            "a_cookie_ahead_is_the_same_again",
+            a_cookie_ahead_is_the_same_again,
+        ),
+        Trial::test(
+            "a_cookie_behind_or_too_far_ahead_is_another",
+            a_cookie_behind_or_too_far_ahead_is_another,
+        ),
     ]
 }
 
@@ -362,4 +372,66 @@ fn merge() -> Result<(), Failed> {
     let expected = queue(&[(7, 0x10, 0, ""), (7, 0x2, 0, ""), (7, 0x4, 0, "")]);
     let found = drain(group.as_fd())?;
     difference(&expected, &found).map_or(Ok(()), |difference| Err(difference.into()))
+}
+
+/// The cookie that the counter of the machine is at: that of a rename made now.
+fn cookie_now() -> Result<u32, Failed> {
+    let folder = tempfile::tempdir()?;
+    let group = watch::init()?;
+    std::fs::write(folder.path().join("a"), "")?;
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(folder.path().as_os_str());
+    watch::add_watch(group.as_fd(), path, Mask(libc::IN_MOVED_FROM))?;
+    std::fs::rename(folder.path().join("a"), folder.path().join("b"))?;
+    let heard = drain(group.as_fd())?;
+    Ok(cookie_of(&heard))
+}
+
+fn cookie_of(queue: &[u8]) -> u32 {
+    u32::from_ne_bytes(queue[8..12].try_into().unwrap())
+}
+
+/// The cookie of the second half of a rename, rebuilt with what the counter may be moved by.
+fn rebuilt_cookie(cookie: u32, distance: u32) -> Result<u32, Failed> {
+    let saved = queue(&[(1, 0x80, cookie, "name"), (1, 0x100, 0, "other")]);
+    let group = watch::init()?;
+    rebuild_with_cookies(group.as_fd(), &saved, &[], distance)?;
+    let rebuilt = drain(group.as_fd())?;
+    match difference(&saved, &rebuilt) {
+        None => Ok(cookie_of(&rebuilt)),
+        Some(difference) => Err(difference.into()),
+    }
+}
+
+/// Others rename too, and then it is missed: so it is tried more than once.
+const MOST_TRIES: usize = 500;
+
+fn a_cookie_ahead_is_the_same_again() -> Result<(), Failed> {
+    for n_tries in 1..=MOST_TRIES {
+        let wanted = cookie_now()?.wrapping_add(3001);
+        if rebuilt_cookie(wanted, COOKIE_DISTANCE)? == wanted {
+            eprintln!("the cookie was met at try {n_tries}");
+            return Ok(());
+        }
+    }
+    Err("the cookie was never met".into())
+}
+
+fn a_cookie_behind_or_too_far_ahead_is_another() -> Result<(), Failed> {
+    let far = 1 << 30;
+    for wanted in [
+        cookie_now()?.wrapping_sub(5),
+        cookie_now()?.wrapping_add(far),
+    ] {
+        let before = cookie_now()?;
+        let found = rebuilt_cookie(wanted, COOKIE_DISTANCE)?;
+        if found.wrapping_sub(before) > COOKIE_DISTANCE {
+            return Err(format!("{before} to {found} for {wanted}").into());
+        }
+    }
+    // And with nothing to spend nothing is spent.
+    let wanted = cookie_now()?.wrapping_add(100_000_000);
+    match rebuilt_cookie(wanted, 0)? == wanted {
+        true => Err("the counter was moved".into()),
+        false => Ok(()),
+    }
 }

@@ -20,6 +20,10 @@ pub(super) struct Args {
     /// Look for what is watched below this directory; nothing outside of it is opened.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// How far the machine's counter of rename cookies is moved at most, by renames that nobody
+    /// hears, to give the second half of a rename its cookie again after a reboot.
+    #[arg(long, value_name = "N", default_value_t = cr::queue::COOKIE_DISTANCE)]
+    cookie_distance: u32,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -37,6 +41,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let options = RestoreOptions {
         root: args.root.clone(),
         others: Others::Keep,
+        cookie_distance: args.cookie_distance,
         ..RestoreOptions::default()
     };
     if let Err(error) = cr::restore(&image, &options) {
