@@ -10,6 +10,7 @@
 mod content;
 mod error;
 mod files;
+mod foresee;
 mod group;
 mod journal;
 mod links;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 pub use error::{DumpError, DumpErrorKind};
+pub use foresee::{Foreseen, foresee};
 pub use journal::{Outcome, Recovered, recover};
 pub use park::{park, release};
 

@@ -9,6 +9,8 @@
 //! `FAN_CLASS_CONTENT` the opener would wait behind a listener of the frozen subject, for ever.
 //! Against other listeners of our own class there is no such rule, so every wait is bounded.
 
+mod folders;
+
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,6 +25,8 @@ use crate::sys::fanotify::{
     read_nothing_elsewhere, respond,
 };
 use crate::sys::{descriptor, handle};
+
+pub use folders::Folders;
 
 /// How long another listener may keep our opener waiting.
 const LIMIT: Duration = Duration::from_secs(2);

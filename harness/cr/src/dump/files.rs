@@ -95,8 +95,8 @@ pub(super) fn collect(
 }
 
 /// A descriptor before it is known whether its description is.
-struct Found {
-    held: Held,
+pub(super) struct Found {
+    pub(super) held: Held,
     kind: Kind,
     /// Descriptions with different keys are different.
     key: (Kind, u64),
@@ -106,7 +106,7 @@ struct Found {
     stat: path::Stat,
 }
 
-fn numbers(pid: Pid) -> Result<Vec<i32>, DumpError> {
+pub(super) fn numbers(pid: Pid) -> Result<Vec<i32>, DumpError> {
     let folder = format!("/proc/{pid}/fd");
     let failed = |error: &std::io::Error| DumpError::io("readdir", &folder, error);
     let mut numbers = Vec::new();
@@ -119,7 +119,7 @@ fn numbers(pid: Pid) -> Result<Vec<i32>, DumpError> {
 }
 
 /// Looks at a descriptor; none if it is of no interest to a dump of groups alone.
-fn look(
+pub(super) fn look(
     pidfd: &OwnedFd,
     (pid, fd): (Pid, i32),
     place: &str,
@@ -226,7 +226,11 @@ fn shared(same: &[usize], held: &[Held], new: &Held) -> Result<Option<usize>, Du
 }
 
 /// A new description.
-fn describe(image: &mut Image, places: &mut Places, found: &Found) -> Result<OpenFile, DumpError> {
+pub(super) fn describe(
+    image: &mut Image,
+    places: &mut Places,
+    found: &Found,
+) -> Result<OpenFile, DumpError> {
     let object = match found.kind {
         Kind::Inotify => Object::Inotify(Inotify::default()),
         Kind::Fanotify => Object::Fanotify(Fanotify::default()),

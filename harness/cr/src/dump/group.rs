@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use fsnotify::fanotify::InitFlags;
-use fsnotify::fdinfo::{Body, Kind};
+use fsnotify::fdinfo::{self, Body, Kind};
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
 use nix::errno::Errno;
@@ -26,24 +26,33 @@ pub(super) fn collect(
     places: &mut Places,
     held: &[Held],
 ) -> Result<(), DumpError> {
-    for (index, group) in held.iter().enumerate() {
-        match image.files[index].object {
-            Some(Object::Inotify(_)) => {
-                let watches = watches(image, places, group)?;
-                let group = Inotify {
-                    watches,
-                    ..Inotify::default()
-                };
-                image.files[index].object = Some(Object::Inotify(group));
-                unread_in_pipes(image, held, index);
-            }
-            Some(Object::Fanotify(_)) => {
-                let (state, losses) = fanotify(image, places, group)?;
-                image.files[index].object = Some(Object::Fanotify(state));
-                image.lost.extend(losses.into_iter().map(LossRecord::from));
-            }
-            Some(Object::Place(_) | Object::Epoll(_)) | None => {}
+    (0..held.len()).try_for_each(|index| collect_one(image, places, held, index))
+}
+
+/// Fills one of [`Image::files`], if it is a group.
+pub(super) fn collect_one(
+    image: &mut Image,
+    places: &mut Places,
+    held: &[Held],
+    index: usize,
+) -> Result<(), DumpError> {
+    let group = &held[index];
+    match image.files[index].object {
+        Some(Object::Inotify(_)) => {
+            let watches = watches(image, places, group)?;
+            let group = Inotify {
+                watches,
+                ..Inotify::default()
+            };
+            image.files[index].object = Some(Object::Inotify(group));
+            unread_in_pipes(image, held, index);
         }
+        Some(Object::Fanotify(_)) => {
+            let (state, losses) = fanotify(image, places, group)?;
+            image.files[index].object = Some(Object::Fanotify(state));
+            image.lost.extend(losses.into_iter().map(LossRecord::from));
+        }
+        Some(Object::Place(_) | Object::Epoll(_)) | None => {}
     }
     Ok(())
 }
@@ -83,11 +92,19 @@ fn unread_in_pipes(image: &mut Image, held: &[Held], group: usize) {
 }
 
 fn watches(image: &mut Image, places: &mut Places, group: &Held) -> Result<Vec<Watch>, DumpError> {
+    each_watch(image, places, group)?.into_iter().collect()
+}
+
+/// The watches of a group, each for itself.
+pub(super) fn each_watch(
+    image: &mut Image,
+    places: &mut Places,
+    group: &Held,
+) -> Result<Vec<Result<Watch, DumpError>>, DumpError> {
     let Body::Inotify { watches } = group_info(group, Kind::Inotify)?.body else {
         return Ok(Vec::new());
     };
-    let mut resolved = Vec::with_capacity(watches.len());
-    for watch in &watches {
+    let mut one = |watch: &fdinfo::Watch| {
         let (ino, sdev) = (watch.ino.0, watch.sdev);
         let place = places
             .of_inode(image, sdev.0, ino, watch.handle.as_ref())
@@ -97,13 +114,13 @@ fn watches(image: &mut Image, places: &mut Places, group: &Held) -> Result<Vec<W
                 place.ok_or_else(|| DumpError::new("", kind))
             })
             .map_err(|error| error.at(&format!("{}: watch {}", group.place, watch.wd)))?;
-        resolved.push(Watch {
+        Ok(Watch {
             wd: watch.wd.number(),
             mask: watch.mask.0,
             place,
-        });
-    }
-    Ok(resolved)
+        })
+    };
+    Ok(watches.iter().map(&mut one).collect())
 }
 
 fn fanotify(

@@ -17,11 +17,17 @@ pub struct Mounts {
     mounts: Vec<Mount>,
 }
 
+/// A line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    id: u32,
-    device: (u32, u32),
-    path: Vec<u8>,
+pub struct Mount {
+    pub id: u32,
+    pub device: (u32, u32),
+    /// Which directory of its filesystem is mounted.
+    pub root: Vec<u8>,
+    /// Where, seen from the root directory of the process.
+    pub path: Vec<u8>,
+    /// Its type: `ext4`.
+    pub filesystem: String,
 }
 
 impl Mounts {
@@ -51,6 +57,12 @@ impl Mounts {
     #[must_use]
     pub fn path_of_filesystem(&self, device: Sdev) -> Option<&[u8]> {
         self.reachable(|mount| mount.device == (device.major(), device.minor()))
+    }
+
+    /// Every mount, in the order of the table.
+    #[must_use]
+    pub fn all(&self) -> &[Mount] {
+        &self.mounts
     }
 
     /// Every path that something is mounted at.
@@ -98,8 +110,17 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let device = fields.nth(1)?;
     let colon = device.iter().position(|&byte| byte == b':')?;
     let device = (number(&device[..colon])?, number(&device[colon + 1..])?);
-    let path = unescape(fields.nth(1)?).into_vec();
-    Some(Mount { id, device, path })
+    let root = unescape(fields.next()?).into_vec();
+    let path = unescape(fields.next()?).into_vec();
+    // Optional fields end with a lone hyphen.
+    let filesystem = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(Mount {
+        id,
+        device,
+        root,
+        path,
+        filesystem: String::from_utf8_lossy(filesystem).into_owned(),
+    })
 }
 
 fn number(text: &[u8]) -> Option<u32> {
@@ -142,6 +163,8 @@ mod tests {
         let expected = Mount {
             id: 36,
             device: (98, 0),
+            root: b"/mnt1".to_vec(),
+            filesystem: "ext3".to_owned(),
             path: br"/a b\".to_vec(),
         };
         assert_eq!(parse(line), Some(expected));
