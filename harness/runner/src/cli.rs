@@ -11,6 +11,7 @@ use crate::suite::{Problem, Unreadable};
 
 mod check;
 mod dump;
+mod explain;
 mod fdinfo;
 mod fmt;
 mod generate;
@@ -47,6 +48,8 @@ enum Command {
     Generate(generate::Args),
     /// Read a text of `/proc/PID/fdinfo/FD`: the watches and marks of a group.
     Fdinfo(fdinfo::Args),
+    /// Say what a live process watches, and what a checkpoint would make of it.
+    Explain(explain::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Fdinfo(args) => fdinfo::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),

@@ -26,7 +26,7 @@ mod programs;
 mod saboteur;
 
 pub use command::Commands;
-pub use criu::{Criu, Flavour};
+pub use criu::{Criu, Flavour, is_newer};
 pub use policies::{Ghosts, Policies, Queue};
 pub use saboteur::Defect;
 

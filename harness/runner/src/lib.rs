@@ -17,6 +17,7 @@ pub mod engine;
 pub mod gate;
 pub mod generate;
 pub mod job;
+pub mod live;
 pub mod machine;
 pub mod observe;
 pub mod park;

@@ -22,6 +22,7 @@ use crate::criu_images::Images;
 mod log;
 mod version;
 
+pub use version::is_newer;
 pub(super) use version::is_within;
 
 /// A CRIU, and what it said when it was tried.

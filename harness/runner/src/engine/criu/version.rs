@@ -30,6 +30,12 @@ pub(in crate::engine) fn is_within(version: &str, bounds: &str) -> bool {
     })
 }
 
+/// Whether a version comes after another.
+#[must_use]
+pub fn is_newer(version: &str, than: &str) -> bool {
+    compare(version, than) == Ordering::Greater
+}
+
 /// Part by part as numbers; a missing part is 0.
 fn compare(one: &str, other: &str) -> Ordering {
     let parts = |version: &str| -> Vec<u64> {

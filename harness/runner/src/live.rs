@@ -1,0 +1,15 @@
+//! Live processes: what they watch, and what a checkpoint would make of it. Nothing here disturbs
+//! them: no event, no time of access, no stop.
+//!
+//! A process is read ([`process`]), its marks are traced to paths ([`place`]) as it sees them
+//! ([`home`]), by [`search`] where nothing else leads there; engines are asked beforehand
+//! ([`outlook`]); all of it is one value ([`explain`]), shown as text ([`show`]) or as JSON.
+
+pub mod explain;
+pub mod home;
+pub mod outlook;
+pub mod place;
+pub mod process;
+pub mod search;
+pub mod show;
+pub mod words;
