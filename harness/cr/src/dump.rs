@@ -98,6 +98,7 @@ pub enum Ghosts {
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
         let mut dump = Dump::look(pid, options)?;
+        group::refuse_waiting(&dump.image, &dump.held)?;
         dump.link_ghosts(options)?;
         dump.take_queues(options.queue, None)?;
         dump.links.keep();
@@ -131,6 +132,7 @@ pub fn dump_to_file(
     recover(image_path, options)?;
     in_own_directory(|| {
         let mut dump = Dump::look(pid, options)?;
+        group::refuse_waiting(&dump.image, &dump.held)?;
         if afterwards == Afterwards::RunsOn {
             queues::refuse_for_good(&dump.image, &dump.held)?;
         }

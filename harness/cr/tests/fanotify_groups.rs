@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use cr::fanotify::dump::{Refusal, Source, drain, inspect};
+use cr::fanotify::dump::{Refusal, Source, drain, inspect, refuse_waiting};
 use cr::fanotify::{blocked, hidden, restore};
 use cr::sys::fanotify::{
     Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event, respond,
@@ -268,10 +268,10 @@ fn a_waiting_process_is_named_and_goes_on_waiting() {
         let other = fanotify_init(class, 0).unwrap();
         let elsewhere = world.path(1);
         fanotify_mark(&other, ADD, libc::FAN_OPEN_PERM, Target::Path(&elsewhere)).unwrap();
-        inspect(source(&other), world).unwrap();
+        refuse_waiting(source(&other)).unwrap();
 
         for _ in 0..2 {
-            let refusal = inspect(source(&group), world).unwrap_err();
+            let refusal = refuse_waiting(source(&group)).unwrap_err();
             let Refusal::Waiting(waiting) = &refusal else {
                 panic!("{refusal}")
             };

@@ -134,6 +134,19 @@ fn fanotify(
         .map_err(|refusal| DumpError::new(&group.place, DumpErrorKind::Fanotify(refusal)))
 }
 
+/// Refuses listeners that somebody waits for.
+pub(super) fn refuse_waiting(image: &Image, held: &[Held]) -> Result<(), DumpError> {
+    let tree = pids(image);
+    for (index, group) in held.iter().enumerate() {
+        if let Some(Object::Fanotify(_)) = image.files[index].object {
+            crate::fanotify::dump::refuse_waiting(source(group, &tree)).map_err(|refusal| {
+                DumpError::new(&group.place, DumpErrorKind::Fanotify(refusal))
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Finds which files make their readers wait for permission listeners, if the image has any.
 pub(super) fn find_asking(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
     let listens = image.files.iter().any(|file| match &file.object {

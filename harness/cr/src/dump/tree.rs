@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
-use crate::fanotify::blocked::waits;
+use crate::fanotify::blocked::{Waiting, waits};
 use crate::image::{Image, PendingSignal, Process};
 use crate::sys::spawn::n_threads_settled;
 use crate::sys::{handle, trace};
@@ -28,7 +28,11 @@ pub(super) fn processes(main: Pid, scope: Scope) -> Result<Vec<Process>, DumpErr
     let mut next = vec![main];
     while let Some(pid) = next.pop() {
         let place = name(main.as_raw(), pid.as_raw());
-        let process = process(pid, scope).map_err(|error| error.at(&place))?;
+        let process = process(pid, scope).map_err(|error| match error.kind {
+            // It names the process itself.
+            DumpErrorKind::Waiting(_) => error,
+            _ => error.at(&place),
+        })?;
         let lives = process.exited.is_none();
         found.push(process);
         if lives && scope == Scope::Tree {
@@ -81,12 +85,25 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
         'Z' => process.exited = Some(number(49)?),
         'T' | 't' => live(pid, scope, &mut process)?,
         _ => {
-            let waiting = waits(pid.as_raw()).map(DumpErrorKind::Waiting);
+            let waiting = waits_settled(pid, state).map(DumpErrorKind::Waiting);
             let kind = waiting.unwrap_or(DumpErrorKind::NotStopped(state));
             return Err(DumpError::new("", kind));
         }
     }
     Ok(process)
+}
+
+/// Looks at a sleeper that does not stop before it is said not to wait for permission: the kernel
+/// tells where a task sleeps only once it has left its processor.
+const MOST_LOOKS: u32 = 1000;
+
+fn waits_settled(pid: Pid, state: char) -> Option<Waiting> {
+    let look = |_| {
+        std::thread::yield_now();
+        waits(pid.as_raw())
+    };
+    let n_looks = if state == 'D' { MOST_LOOKS } else { 1 };
+    (0..n_looks).find_map(look)
 }
 
 fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> {

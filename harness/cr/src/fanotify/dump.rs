@@ -113,6 +113,20 @@ impl std::error::Error for Refusal {}
 const HANDLE_TRIES: u32 = 200;
 const HANDLE_WAIT_MS: u8 = 10;
 
+/// Refuses a group that a process waits for: its answer would be lost with the group.
+///
+/// # Errors
+///
+/// [`Refusal::Waiting`], or what keeps the group from being read.
+pub fn refuse_waiting(source: Source<'_>) -> Result<(), Refusal> {
+    let (flags, _, marks) = read_settled(source)?;
+    let listens = flags.0 & InitFlags::CLASS.0 != 0;
+    match blocked::concerned(&blocked::waiting(), &marks) {
+        Some(waiting) if listens => Err(Refusal::Waiting(waiting.clone())),
+        _ => Ok(()),
+    }
+}
+
 /// Reads everything that a group is but its queue, and leaves no trace. What is read but cannot be
 /// made again is declared.
 ///
@@ -126,11 +140,6 @@ pub fn inspect(
     let (flags, event_flags, marks) = read_settled(source)?;
     if flags.unknown().0 != 0 {
         return Err(Refusal::Unknown(format!("group flags {flags}")));
-    }
-    if flags.0 & InitFlags::CLASS.0 != 0
-        && let Some(waiting) = blocked::concerned(&blocked::waiting(), &marks)
-    {
-        return Err(Refusal::Waiting(waiting.clone()));
     }
     let mounts = Mounts::of(source.pid).map_err(Refusal::Read)?;
     let audited = hidden::audited(source.group);

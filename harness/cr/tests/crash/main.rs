@@ -12,13 +12,20 @@ mod trace;
 #[path = "../queue/user.rs"]
 mod user;
 
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use cr::dump::Outcome;
+use cr::fanotify::blocked;
+use cr::sys::fanotify::{Response, fanotify_init, open_elsewhere, read_event, respond};
+use cr::sys::raw;
 use cr::{Afterwards, DumpOptions, Image};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::unistd::Pid;
 
 use subject::{State, Subject};
@@ -28,6 +35,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some(subject::ROLE) => return subject::run(Path::new(&arguments.next().unwrap())),
+        Some(subject::LISTENER) => return subject::listen(Path::new(&arguments.next().unwrap())),
         Some(DUMPER) => {
             let (pid, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
             let mode = arguments.next().unwrap();
@@ -65,6 +73,10 @@ fn main() -> ExitCode {
     trials.push(Trial::test(
         "what_is_parked_outlives_the_subject_and_goes_to_the_heir",
         park,
+    ));
+    trials.push(Trial::ignorable_test(
+        "a_parked_listener_is_still_asked_by_who_waited_before",
+        park_listener,
     ));
     let trials = user::trials(permitted, trials);
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -148,6 +160,19 @@ fn park() -> Result<(), Failed> {
     let mut subject = Subject::start()?;
     let fdinfo = subject.fdinfo()?;
     let image = image_path(subject.directory());
+    go_through_a_holder(&mut subject)?;
+    let holder = Image::read(&image)?.parked.ok_or("no holder")?.holder;
+    if Path::new(&format!("/proc/{holder}/exe")).exists() {
+        return Err("the holder is still there".into());
+    }
+    if subject.fdinfo()? != fdinfo {
+        return Err(format!("{fdinfo:?} became {:?}", subject.fdinfo()?).into());
+    }
+    expected.expect(&subject.read()?)
+}
+
+/// Parks a subject and puts an heir in its place.
+fn go_through_a_holder(subject: &mut Subject) -> Result<(), Failed> {
     let this = std::env::current_exe()?;
     let pid = subject.pid().to_string();
     let directory = subject.directory().to_str().unwrap().to_owned();
@@ -157,16 +182,55 @@ fn park() -> Result<(), Failed> {
     if !status.success() {
         return Err("not parked".into());
     }
-    let holder = Image::read(&image)?.parked.ok_or("no holder")?.holder;
-    subject.replace(std::process::Command::new(&this).args([HEIR, &directory]))?;
-    if Path::new(&format!("/proc/{holder}/exe")).exists() {
-        return Err("the holder is still there".into());
-    }
-    if subject.fdinfo()? != fdinfo {
-        return Err(format!("{fdinfo:?} became {:?}", subject.fdinfo()?).into());
-    }
-    expected.expect(&subject.read()?)
+    subject.replace(std::process::Command::new(&this).args([HEIR, &directory]))
 }
+
+fn park_listener() -> Result<Completion, Failed> {
+    if let Err(errno) = fanotify_init(libc::FAN_CLASS_CONTENT, 0) {
+        return Ok(Completion::ignored_with(format!("fanotify_init: {errno}")));
+    }
+    let mut subject = Subject::start_as(subject::LISTENER)?;
+    let file = subject.directory().join("tree/f");
+    let file = CString::new(file.into_os_string().into_vec())?;
+    let opener = open_elsewhere(&file, libc::O_RDONLY)?;
+    let waits = || blocked::waits(opener.pid()).is_some();
+    let deadline = Instant::now() + LIMIT;
+    while !waits() {
+        if Instant::now() > deadline {
+            return Err("the listener is not asked".into());
+        }
+    }
+    let image = image_path(subject.directory());
+    let copied = cr::dump_to_file(
+        subject.pid(),
+        &image,
+        (&options(subject.directory()), Afterwards::Ends),
+    );
+    let refusal = copied.err().ok_or("a waiting process was let through")?;
+    if !refusal.to_string().contains("waits for permission") || !waits() {
+        return Err(format!("{refusal}; it waits: {}", waits()).into());
+    }
+    go_through_a_holder(&mut subject)?;
+    if !waits() {
+        return Err("the waiting process was let through".into());
+    }
+    let group = &subject.groups()?[0];
+    let event = read_event(group)?;
+    let asked = event.fd.as_ref().ok_or("an event without its file")?;
+    respond(group, asked.as_raw_fd(), Response::Deny)?;
+    if event.pid != opener.pid() {
+        return Err(format!("{event:?} is of another process").into());
+    }
+    if !raw::readable(opener.as_fd().as_raw_fd(), LIMIT_MS)? {
+        return Err("it waits behind its answer".into());
+    }
+    opener.finish();
+    Ok(Completion::Completed)
+}
+
+/// How long a process may take to ask.
+const LIMIT: Duration = Duration::from_millis(5000);
+const LIMIT_MS: i32 = 5000;
 
 fn image_path(directory: &Path) -> PathBuf {
     directory.join("images/image")

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cr::queue::{cursor, drain};
+use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
 use cr::sys::{inspect, raw, watch};
 use fsnotify::Wd;
 use fsnotify::inotify::Mask;
@@ -17,6 +18,7 @@ use nix::unistd::Pid;
 use crate::equal::difference;
 
 pub(crate) const ROLE: &str = "be-the-subject";
+pub(crate) const LISTENER: &str = "be-a-listener";
 
 /// Names below its directory.
 pub(crate) const PATHS: [&str; 4] = ["tree", "tree/d", "tree/d/moved", "tree/g"];
@@ -35,11 +37,15 @@ pub(crate) struct State {
 
 impl Subject {
     pub(crate) fn start() -> Result<Self, Failed> {
+        Self::start_as(ROLE)
+    }
+
+    pub(crate) fn start_as(role: &str) -> Result<Self, Failed> {
         let directory = tempfile::tempdir()?;
         fs::create_dir(directory.path().join("tree"))?;
         fs::create_dir(directory.path().join("images"))?;
         let child = Command::new(std::env::current_exe()?)
-            .args([ROLE, directory.path().to_str().unwrap()])
+            .args([role, directory.path().to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
@@ -70,7 +76,7 @@ impl Subject {
     }
 
     /// Its groups, by descriptors of our own.
-    fn groups(&self) -> Result<Vec<OwnedFd>, Failed> {
+    pub(crate) fn groups(&self) -> Result<Vec<OwnedFd>, Failed> {
         let pidfd = inspect::pidfd_open(self.pid())?;
         let numbers = inspect::groups(self.pid())?;
         let groups = numbers
@@ -129,6 +135,22 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Another subject: a permission listener that says nothing.
+pub(crate) fn listen(directory: &Path) -> ExitCode {
+    std::env::set_current_dir(directory.join("tree")).unwrap();
+    cr::sys::descriptor::close_range(3, u32::MAX).unwrap();
+    fs::write("f", "content").unwrap();
+    let flags = libc::FAN_CLASS_CONTENT | libc::FAN_NONBLOCK;
+    let group = fanotify_init(flags, 0).unwrap();
+    let target = Target::Path(c"f");
+    fanotify_mark(&group, libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM, target).unwrap();
+    for fd in 0..3 {
+        let _ = raw::close(fd);
+    }
+    raise(Signal::SIGSTOP).unwrap();
+    ExitCode::SUCCESS
 }
 
 /// The subject: a group with watches and unread events of many kinds, and one without; a watched

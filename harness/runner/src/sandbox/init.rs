@@ -262,8 +262,8 @@ impl<'a> Run<'a> {
         } = cut.map_err(|error| {
             End(Box::new(match error {
                 CutError::Skip(reason) => Answer::Skipped(reason),
-                CutError::Refused(reason) => Answer::Refused(reason),
-                CutError::Failed(reason) => Answer::Failed(reason),
+                CutError::Refused(reason) => Answer::Refused(self.named_below_world(&reason)),
+                CutError::Failed(reason) => Answer::Failed(self.named_below_world(&reason)),
             }))
         })?;
 
@@ -343,12 +343,15 @@ impl<'a> Run<'a> {
 
     /// A loss with paths as facts show them: where the world is mounted is nobody's business.
     fn below_world(&self, loss: Loss) -> Loss {
-        let root = format!("{}/", self.world.root.display());
         Loss {
             invariant: loss.invariant,
-            object: loss.object.replace(&root, ""),
-            reason: loss.reason.replace(&root, ""),
+            object: self.named_below_world(&loss.object),
+            reason: self.named_below_world(&loss.reason),
         }
+    }
+
+    fn named_below_world(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.world.root.display()), "")
     }
 
     fn records(&self) -> Result<Vec<log::Record>, End> {
