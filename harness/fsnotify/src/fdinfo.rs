@@ -23,6 +23,7 @@ mod lines;
 mod lock;
 mod mark;
 mod print;
+mod scan;
 mod stream;
 
 pub use audit::{Inconsistency, InconsistencyKind, audit};

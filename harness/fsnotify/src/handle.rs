@@ -5,6 +5,7 @@
 mod layout;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 pub use layout::Layout;
 
@@ -14,7 +15,7 @@ pub const MAX_HANDLE_BYTES: usize = 128;
 /// What `name_to_handle_at` returns and `fhandle-bytes: fhandle-type: f_handle:` show.
 ///
 /// The bytes are the filesystem's own; numbers among them have the byte order of the machine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileHandle {
     kind: i32,
     length: u8,
@@ -71,6 +72,14 @@ impl FileHandle {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// Without the zeros beyond its end: most handles are short.
+impl Hash for FileHandle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+        self.bytes().hash(state);
     }
 }
 

@@ -4,6 +4,7 @@
 //! read across the end of a line.
 
 use super::error::{ErrorKind, Fault};
+use super::scan::{HIGH, ONES, at_least};
 
 type Step<T> = Result<T, Fault>;
 
@@ -236,17 +237,10 @@ fn near_the_end(rest: &[u8]) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// One in every byte.
-const ONES: u64 = 0x0101_0101_0101_0101;
-/// The high bit of every byte.
-const HIGH: u64 = 0x80 * ONES;
-
 /// How many bytes of the word, from its lowest, are lower-case hex digits.
 #[inline(always)]
 fn leading_digits(word: u64) -> usize {
-    let low = word & !HIGH;
-    // The high bit of a byte is set in `at_least(c)` if the byte is `c` or more.
-    let at_least = |byte: u8| low + (0x80 - u64::from(byte)) * ONES;
+    let at_least = at_least(word);
     let decimal = at_least(b'0') & !at_least(b'9' + 1);
     let letter = at_least(b'a') & !at_least(b'f' + 1);
     let others = !((decimal | letter) & !word) & HIGH;

@@ -104,7 +104,7 @@ impl Group {
     pub fn parse_with(text: &[u8], options: Options) -> Result<Self, ParseError> {
         let mut builder = Builder::new(options.kind);
         let mut lines = Lines::with(text, options);
-        while let Some(line) = lines.next() {
+        while let Some(line) = lines.next_apart() {
             builder.add(&line?, lines.line_number())?;
         }
         Ok(builder.group)

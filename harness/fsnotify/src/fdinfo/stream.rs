@@ -2,7 +2,7 @@
 
 use super::error::ParseError;
 use super::lines::Reader;
-use super::{Level, Line, MAX_LINE, Options};
+use super::{Level, Line, MAX_LINE, Options, scan};
 
 /// Reads pieces of a text, and gives the same lines and the same error as [`super::Lines`] gives for
 /// the whole. Holds at most one line; allocates nothing.
@@ -64,7 +64,7 @@ impl Stream {
         let mut rest = piece;
         while self.n_kept > 0 && !rest.is_empty() {
             let space = MAX_LINE - self.n_kept;
-            let end = rest.iter().take(space).position(|byte| *byte == b'\n');
+            let end = scan::line_feed(&rest[..rest.len().min(space)]);
             let n_taken = end.map_or(rest.len().min(space), |end| end + 1);
             self.keep(&rest[..n_taken]);
             rest = &rest[n_taken..];
@@ -75,7 +75,7 @@ impl Stream {
         let end = rest.iter().rposition(|byte| *byte == b'\n');
         let (mut lines, mut tail) = rest.split_at(end.map_or(0, |end| end + 1));
         while !lines.is_empty() {
-            let (line, length) = self.reader.step(lines)?;
+            let (line, length) = self.reader.step_apart(lines)?;
             each(line);
             lines = &lines[length..];
         }
@@ -104,7 +104,7 @@ impl Stream {
     ) -> Result<(), ParseError> {
         let mut at = 0;
         while at < self.n_kept && (to_the_end || at == 0) {
-            let (line, length) = self.reader.step(&self.kept[at..self.n_kept])?;
+            let (line, length) = self.reader.step_apart(&self.kept[at..self.n_kept])?;
             each(line);
             at += length;
         }
