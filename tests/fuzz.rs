@@ -13,6 +13,9 @@ fn every_input_of_the_corpora_holds() {
         assert!(!inputs.is_empty(), "fuzz/corpus/{name} is empty");
         for path in inputs {
             replay(target, &path);
+            if name == "fdinfo" {
+                replay(targets::fdinfo_whole, &path);
+            }
         }
     }
 }
@@ -30,7 +33,7 @@ fn every_regression_holds() {
 fn every_capture_of_fdinfo_holds() {
     let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/fsnotify/test_data/fdinfo");
     for path in inputs_below(&captures) {
-        replay(targets::fdinfo, &path);
+        replay(targets::fdinfo_whole, &path);
         replay(targets::fdinfo_oracle, &path);
     }
 }

@@ -1,7 +1,9 @@
 //! The bodies of the targets.
 
 use fsnotify::event::check::{check_fanotify, check_inotify};
-use fsnotify::fdinfo::check::{check_pieces, check_text};
+use fsnotify::fdinfo::check::{
+    check_group_of, check_lines, check_pieces, check_reading, check_text,
+};
 use fsnotify::fdinfo::{Kind, Level, Options};
 
 use crate::{oracle, structured};
@@ -24,38 +26,68 @@ pub const ALL: [Target; 8] = [
 /// Nothing: what the other targets' speed is compared with.
 pub fn empty(_input: &[u8]) {}
 
-/// Any text: read, printed, read again, at both levels; then in pieces, with options that the
-/// length of the text chooses, so that the input stays plain text.
+/// Of the texts that are refused, one in so many is looked at more closely.
+const REFUSED: usize = 16;
+
+/// Any text. A target is worth what it gets done in a second, so every text is read, and all that
+/// are accepted but only some of the refused, which are most, are read again for one of three
+/// properties. The length chooses, which keeps the input plain text, and a mutation changes it often
+/// enough. [`fdinfo_whole`] checks all three.
 pub fn fdinfo(text: &[u8]) {
+    if !check_reading(text) && !text.len().is_multiple_of(REFUSED) {
+        return;
+    }
+    match choice(text) % 3 {
+        0 => check_lines(text),
+        1 => check_group_of(text, level(text)),
+        _ => check_pieces(text, piece(text), options(text)),
+    }
+}
+
+/// All that [`fdinfo`] checks of one text or another.
+pub fn fdinfo_whole(text: &[u8]) {
     check_text(text);
-    let choice = text.len();
-    let level = if choice.is_multiple_of(2) {
+    check_pieces(text, piece(text), options(text));
+}
+
+fn choice(text: &[u8]) -> usize {
+    text.len() / REFUSED
+}
+
+fn piece(text: &[u8]) -> usize {
+    1 + choice(text) % 61
+}
+
+fn level(text: &[u8]) -> Level {
+    if choice(text).is_multiple_of(2) {
         Level::Strict
     } else {
         Level::Lenient
-    };
-    let kind = match choice % 5 {
-        0 => Some(Kind::Inotify),
-        1 => Some(Kind::Fanotify),
-        _ => None,
-    };
-    let default = Options::new(level);
-    let options = Options {
-        level,
-        kind,
-        glued_locks: choice.is_multiple_of(3),
-        max_text: if choice.is_multiple_of(7) {
+    }
+}
+
+fn options(text: &[u8]) -> Options {
+    let choice = choice(text);
+    let default = Options::new(level(text));
+    Options {
+        kind: match choice % 5 {
+            0 => Some(Kind::Inotify),
+            1 => Some(Kind::Fanotify),
+            _ => None,
+        },
+        glued_locks: choice.is_multiple_of(7),
+        max_text: if choice.is_multiple_of(11) {
             200
         } else {
             default.max_text
         },
-        max_marks: if choice.is_multiple_of(11) {
+        max_marks: if choice.is_multiple_of(13) {
             2
         } else {
             default.max_marks
         },
-    };
-    check_pieces(text, 1 + choice % 61, options);
+        ..default
+    }
 }
 
 /// The strict level against an independent reading.
