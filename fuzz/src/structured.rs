@@ -3,7 +3,9 @@
 use arbitrary::{Arbitrary, Unstructured};
 use fsnotify::fanotify::{EventFlags, InitFlags, MarkFlags, Mask as FanotifyMask};
 use fsnotify::fdinfo::check::{check_change, check_group};
-use fsnotify::fdinfo::{Body, Group, Head, Mark, MarkTarget, Watch};
+use fsnotify::fdinfo::{
+    Body, Group, Head, Lock, LockAccess, LockClass, LockFile, Mark, MarkTarget, Watch,
+};
 use fsnotify::handle::FileHandle;
 use fsnotify::inotify::Mask as InotifyMask;
 use fsnotify::{Ino, MntId, NsIno, OpenFlags, Sdev, Wd};
@@ -15,8 +17,19 @@ struct Plan {
     flags: u32,
     mnt_id: Option<i32>,
     ino: Option<u64>,
+    locks: Vec<LockPlan>,
     body: BodyPlan,
     change: Change,
+}
+
+#[derive(Arbitrary, Debug)]
+struct LockPlan {
+    number: i64,
+    class: u8,
+    access: u8,
+    pid: i32,
+    file: Option<(u32, u32, u64)>,
+    range: (i64, Option<i64>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -125,11 +138,42 @@ impl Plan {
                 mnt_id: self.mnt_id,
                 ino: self.ino.map(Ino),
             },
-            locks: Vec::new(),
+            locks: self.locks.iter().map(LockPlan::lock).collect(),
             body,
             unknown: Vec::new(),
         }
     }
+}
+
+impl LockPlan {
+    fn lock(&self) -> Lock {
+        let class = chosen(LockClass::ALL.iter(), self.class);
+        let fitting = LockAccess::ALL.iter().filter(|access| access.fits(class));
+        let (start, end) = if class.has_range() {
+            self.range
+        } else {
+            (0, None)
+        };
+        Lock::Shown {
+            number: self.number,
+            class,
+            access: chosen(fitting, self.access),
+            pid: self.pid,
+            file: self.file.map(|(major, minor, ino)| LockFile {
+                major,
+                minor,
+                ino: Ino(ino),
+            }),
+            start,
+            end,
+        }
+    }
+}
+
+/// One of several, by any number.
+fn chosen<'a, T: Copy + 'a>(all: impl Iterator<Item = &'a T> + Clone, choice: u8) -> T {
+    let index = usize::from(choice) % all.clone().count();
+    *all.clone().nth(index).expect("less than the count")
 }
 
 impl WatchPlan {

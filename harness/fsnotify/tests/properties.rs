@@ -14,7 +14,10 @@ use fsnotify::event::check::{check_fanotify, check_inotify};
 use fsnotify::event::{fanotify as fanotify_event, inotify as inotify_event};
 use fsnotify::fanotify::{EventFlags, InitFlags, MarkFlags};
 use fsnotify::fdinfo::check::{check_change, check_group, check_pieces, check_text};
-use fsnotify::fdinfo::{Body, Group, Head, Level, Mark, MarkTarget, Options, Watch};
+use fsnotify::fdinfo::{
+    Body, Group, Head, Level, Lock, LockAccess, LockClass, LockFile, Mark, MarkTarget, Options,
+    Watch,
+};
 use fsnotify::handle::FileHandle;
 use fsnotify::{Cookie, Ino, MntId, NsIno, OpenFlags, Sdev, Wd, fanotify, inotify};
 use proptest::collection::vec;
@@ -87,6 +90,35 @@ fn mark() -> impl Strategy<Value = Mark> {
     })
 }
 
+fn lock() -> impl Strategy<Value = Lock> {
+    let words = proptest::sample::select(LockClass::ALL).prop_flat_map(|class| {
+        let fitting = LockAccess::ALL.iter().filter(|access| access.fits(class));
+        let fitting: Vec<_> = fitting.copied().collect();
+        (Just(class), proptest::sample::select(fitting))
+    });
+    let file = (0..=0xfff_u32, any::<u32>(), any::<u64>());
+    let file = file.prop_map(|(major, minor, ino)| LockFile {
+        major,
+        minor,
+        ino: Ino(ino),
+    });
+    let numbers = (any::<i64>(), any::<i32>());
+    let range = any::<(i64, Option<i64>)>();
+    let parts = (words, numbers, proptest::option::of(file), range);
+    parts.prop_map(|((class, access), (number, pid), file, range)| {
+        let (start, end) = if class.has_range() { range } else { (0, None) };
+        Lock::Shown {
+            number,
+            class,
+            access,
+            pid,
+            file,
+            start,
+            end,
+        }
+    })
+}
+
 fn group() -> impl Strategy<Value = Group> {
     let head = (
         any::<i64>(),
@@ -114,9 +146,9 @@ fn group() -> impl Strategy<Value = Group> {
         }
     });
     let body = prop_oneof![Just(Body::Unstated), watches, marks];
-    (head, body).prop_map(|(head, body)| Group {
+    (head, vec(lock(), 0..4), body).prop_map(|(head, locks, body)| Group {
         head,
-        locks: Vec::new(),
+        locks,
         body,
         unknown: Vec::new(),
     })

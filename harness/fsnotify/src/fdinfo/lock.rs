@@ -45,7 +45,8 @@ macro_rules! words {
         }
 
         impl $name {
-            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// Every one, in the order of the words above.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             pub(super) const fn text(self) -> &'static str {
                 match self {
@@ -93,7 +94,9 @@ words! {
 }
 
 impl LockAccess {
-    const fn fits(self, class: LockClass) -> bool {
+    /// Whether kernels print it with a lock of this class.
+    #[must_use]
+    pub const fn fits(self, class: LockClass) -> bool {
         let ms_nfs = matches!(class, LockClass::FlockMsNfs);
         match self {
             Self::Write => true,
