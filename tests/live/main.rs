@@ -4,6 +4,7 @@
 //! The programs come from Debian (`ci/programs` installs them). What is missing is skipped with a
 //! reason; `NOTIFREEZE_STRICT=1` makes that a failure.
 
+mod around_criu;
 mod names;
 mod programs;
 mod schema;

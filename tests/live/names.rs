@@ -96,13 +96,12 @@ fn node_watches_a_tree_directory_by_directory() {
     };
     for ground in grounds() {
         let place = Place::on(ground);
-        let script = format!(
-            "const fs = require('fs'); for (const p of ['dir', 'dir/sub', 'dir/file']) \
-             fs.watch('{}/' + p, () => {{}}); setInterval(() => {{}}, 1e6);",
-            place.path("").trim_end_matches('/')
-        );
-        let running = Running::start(&place, &[program.to_str().unwrap(), "-e", &script], 3);
         let expected = ["dir", "dir/sub", "dir/file"].map(|name| place.path(name));
+        let script = "for (const path of process.argv.slice(1)) \
+                      require('fs').watch(path, () => {}); setInterval(() => {}, 1e6);";
+        let mut command = vec![program.to_str().unwrap(), "-e", script];
+        command.extend(expected.iter().map(String::as_str));
+        let running = Running::start(&place, &command, 3);
         check(&running, ground, &expected);
     }
 }

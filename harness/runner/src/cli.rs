@@ -9,7 +9,9 @@ use crate::diagnostics;
 use crate::sandbox::inner;
 use crate::suite::{Problem, Unreadable};
 
+mod capture;
 mod check;
+mod completions;
 mod dump;
 mod explain;
 mod fdinfo;
@@ -23,13 +25,14 @@ mod restore;
 mod run;
 mod saboteur;
 mod show;
+mod welcome;
 
 /// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +53,10 @@ enum Command {
     Fdinfo(fdinfo::Args),
     /// Say what a live process watches, and what a checkpoint would make of it.
     Explain(explain::Args),
+    /// Write down what a live process watches.
+    Capture(capture::CaptureArgs),
+    /// Say what differs between two captures.
+    Compare(capture::CompareArgs),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
@@ -62,6 +69,10 @@ enum Command {
     Recover(recover::Args),
     /// Print an image.
     Show(show::Args),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(completions::ManArgs),
     /// One run, asked for by the harness.
     #[command(hide = true)]
     Sandbox,
@@ -99,7 +110,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let result = match cli.command {
+    let Some(command) = cli.command else {
+        return ExitCode::from(welcome::run());
+    };
+    let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::List(args) => list::run(&args),
@@ -107,6 +121,8 @@ pub fn main() -> ExitCode {
         Command::Fmt(args) => fmt::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Capture(args) => capture::run_capture(&args),
+        Command::Compare(args) => capture::run_compare(&args),
         Command::Fdinfo(args) => fdinfo::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),
@@ -114,6 +130,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Completions(args) => completions::run_completions(&args),
+        Command::Man(args) => completions::run_man(&args),
         Command::Sandbox => return crate::sandbox::main(),
     };
     // Sandboxes would end without being waited for; so nothing of a run outlives the command.

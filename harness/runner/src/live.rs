@@ -3,8 +3,11 @@
 //!
 //! A process is read ([`process`]), its marks are traced to paths ([`place`]) as it sees them
 //! ([`home`]), by [`search`] where nothing else leads there; engines are asked beforehand
-//! ([`outlook`]); all of it is one value ([`explain`]), shown as text ([`show`]) or as JSON.
+//! ([`outlook`]); all of it is one value ([`explain`]), shown as text ([`show`]) or as JSON. Two values
+//! of different times are compared ([`capture`](mod@capture), [`compare`](mod@compare)).
 
+pub mod capture;
+pub mod compare;
 pub mod explain;
 pub mod home;
 pub mod outlook;

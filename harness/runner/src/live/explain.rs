@@ -61,6 +61,9 @@ pub struct Group {
     pub marks: Vec<Mark>,
     /// Lines of fdinfo that are not understood.
     pub unknown: Vec<String>,
+    /// Numbers of the watches in the order of fdinfo.
+    #[serde(skip)]
+    pub order: Vec<i32>,
     #[serde(skip)]
     pub init_bits: Option<InitFlags>,
 }
@@ -264,6 +267,7 @@ fn group(home: &Home, seen: &Seen, target: &dyn Fn(Wanted) -> Target) -> Group {
             .iter()
             .map(|line| line.text.clone())
             .collect(),
+        order: Vec::new(),
         init_bits: None,
     };
     match &seen.group.body {
@@ -277,6 +281,7 @@ fn group(home: &Home, seen: &Seen, target: &dyn Fn(Wanted) -> Target) -> Group {
                 bits: watch.mask,
             };
             group.watches = watches.iter().map(watch).collect();
+            group.order = group.watches.iter().map(|watch| watch.wd).collect();
             group.watches.sort_by_key(|watch| watch.wd);
         }
         Body::Fanotify {

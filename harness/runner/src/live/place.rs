@@ -1,6 +1,6 @@
 //! From what fdinfo shows of a watched inode to the paths that lead there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::os::fd::OwnedFd;
 
@@ -239,7 +239,27 @@ fn known_files(inside: &Inside<'_>, held: &Held) -> Vec<Known> {
         let file = file.ok().filter(|_| !word.is_empty());
         known.extend(file.and_then(|file| Known::of(inside, &file, FoundBy::CommandLine)));
     }
+    let above = directories_above(inside, &known);
+    known.extend(above);
     known
+}
+
+/// Programs watch the directory of a file for its replacement.
+fn directories_above(inside: &Inside<'_>, known: &[Known]) -> Vec<Known> {
+    let mut seen: HashSet<&[u8]> = HashSet::new();
+    let mut above = Vec::new();
+    for one in known {
+        let mut path = one.path.as_slice();
+        while let Some(at) = path.iter().rposition(|&byte| byte == b'/') {
+            path = &path[..at];
+            if path.is_empty() || !seen.insert(path) {
+                break;
+            }
+            let file = inside.open(path).ok();
+            above.extend(file.and_then(|file| Known::of(inside, &file, one.by)));
+        }
+    }
+    above
 }
 
 fn without_search(inside: &Inside<'_>, wanted: Wanted, known: &[Known]) -> Target {
