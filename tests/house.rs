@@ -96,7 +96,7 @@ fn every_dependency_has_an_allowed_licence() {
         let licence = package["license"]
             .as_str()
             .unwrap_or_else(|| panic!("{name} states no licence"));
-        let all_of = licence.replace(['(', ')'], "");
+        let all_of = licence.replace(['(', ')'], "").replace(" or ", " OR ");
         for part in all_of.split(" AND ") {
             let mut any_of = part.split(" OR ").flat_map(|word| word.split('/'));
             let found = any_of.find(|word| allowed.contains(word.trim()));
