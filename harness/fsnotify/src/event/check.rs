@@ -52,6 +52,8 @@ fn check_end(buffer: &[u8], encoded: &[u8], offset: usize, error: Option<DecodeE
                 "{error}: before where decoding stopped"
             );
             assert!(error.offset < buffer.len(), "{error}: behind the buffer");
+            let place = format!("offset {}: ", error.offset);
+            assert!(error.to_string().starts_with(&place), "{error}");
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use std::fmt::{self, Write};
 
-use super::{ErrorKind, Group, Level, Line, Lines, Options, ParseError, Stream, Tolerance, scan};
+use super::{
+    Body, ErrorKind, Group, Kind, Level, Line, Lines, Options, ParseError, Stream, Tolerance, scan,
+};
 
 /// Whatever holds for a text by itself: [`check_lines`], and [`check_group_of`] at both levels.
 ///
@@ -99,6 +101,7 @@ impl Expected<'_> {
         let (here, rest) = self
             .0
             .split_at(end.expect("only a whole line is tolerated"));
+        assert!(tolerance.to_string().contains("space"), "{tolerance}");
         let printed = line.to_string();
         let printed = printed.strip_suffix('\n').expect("a whole line").as_bytes();
         match tolerance {
@@ -136,9 +139,11 @@ pub fn check_group_of(text: &[u8], level: Level) {
             let is_known = level == Level::Lenient || group.unknown.is_empty();
             assert!(is_known, "strict kept something unknown");
             check_print(text, &group, n_tolerated);
+            check_kind(text, &group, level);
         }
         Err(error) => {
             check_place(text, &error);
+            check_message(&error);
             let is_duplicate = matches!(
                 error.kind,
                 ErrorKind::WdDuplicate | ErrorKind::MarkDuplicate
@@ -176,6 +181,29 @@ fn check_print(text: &[u8], group: &Group, n_tolerated: usize) {
     );
 }
 
+/// The kind that the text tells may be stated, and no other.
+fn check_kind(text: &[u8], group: &Group, level: Level) {
+    let (same, other) = match &group.body {
+        Body::Unstated => return check_without_kind(text, level),
+        Body::Inotify { .. } => (Kind::Inotify, Kind::Fanotify),
+        Body::Fanotify { .. } => (Kind::Fanotify, Kind::Inotify),
+    };
+    let stated = Group::parse_as(text, same, level);
+    assert_eq!(stated.as_ref(), Ok(group), "another group of this kind");
+    let refused = Group::parse_as(text, other, level).map_err(|error| error.kind);
+    assert_eq!(refused, Err(ErrorKind::KindMismatch), "a group of any kind");
+}
+
+/// A text without a line of its kind is inotify without watches, if that is stated; and lacks a line
+/// if fanotify is.
+fn check_without_kind(text: &[u8], level: Level) {
+    let inotify = Group::parse_as(text, Kind::Inotify, level).map(|group| group.body);
+    let watches = Vec::new();
+    assert_eq!(inotify, Ok(Body::Inotify { watches }), "watches of nowhere");
+    let fanotify = Group::parse_as(text, Kind::Fanotify, level).map_err(|error| error.kind);
+    assert_eq!(fanotify, Err(ErrorKind::GroupMissing), "a group of no line");
+}
+
 /// An error names a line that exists, or the one behind the last, and a column in it.
 fn check_place(text: &[u8], error: &ParseError) {
     let mut line = text;
@@ -185,6 +213,12 @@ fn check_place(text: &[u8], error: &ParseError) {
     }
     let length = scan::line_feed(line).unwrap_or(line.len());
     assert!(error.column <= length + 1, "{error}: no such column");
+}
+
+/// An error reads as its place and a sentence.
+fn check_message(error: &ParseError) {
+    let place = format!("line {}:{}: ", error.line, error.column);
+    assert!(error.to_string().starts_with(&place), "{error}");
 }
 
 /// Pieces of any size give the same lines and the same error as the whole.
@@ -202,6 +236,7 @@ pub fn check_pieces(text: &[u8], size: usize, options: Options) {
     };
     for piece in text.chunks(size.max(1)) {
         if let Err(found) = stream.push(piece, &mut compare) {
+            assert_eq!(stream.push(b"\n", &mut compare), Err(found), "it goes on");
             error = Some(found);
             break;
         }
@@ -211,6 +246,9 @@ pub fn check_pieces(text: &[u8], size: usize, options: Options) {
     }
     let expected = next(&mut whole).map(|line| line.expect_err("the whole has more lines"));
     assert_eq!(error, expected, "the stream ends otherwise");
+    if let Some(error) = error {
+        check_message(&error);
+    }
 }
 
 /// A group that a kernel could have prints as a text that reads as this group.
