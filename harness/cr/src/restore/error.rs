@@ -73,14 +73,15 @@ impl RestoreError {
     }
 }
 
-/// An errno that becomes an error by the call and what it was called on.
+/// An errno that becomes an error by the call and what it was called on, which is put into words
+/// only then: most calls are made for each of many watches.
 pub(super) trait Context<T> {
-    fn context(self, call: &'static str, operand: impl Into<String>) -> Result<T, RestoreError>;
+    fn context(self, call: &'static str, operand: impl fmt::Display) -> Result<T, RestoreError>;
 }
 
 impl<T> Context<T> for Result<T, Errno> {
-    fn context(self, call: &'static str, operand: impl Into<String>) -> Result<T, RestoreError> {
-        self.map_err(|errno| RestoreError::call(call, operand, errno))
+    fn context(self, call: &'static str, operand: impl fmt::Display) -> Result<T, RestoreError> {
+        self.map_err(|errno| RestoreError::call(call, operand.to_string(), errno))
     }
 }
 

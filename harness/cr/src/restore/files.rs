@@ -94,7 +94,7 @@ fn no_follow(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
     let file = path::c_path(&name)
         .and_then(|name| raw::open(&name, flags | libc::O_CLOEXEC, 0))
         .and_then(path::owned)
-        .context("open", crate::image::Text(&name).to_string())?;
+        .context("open", crate::image::Text(&name))?;
     let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
     let (one, other) = (stat(&file)?, stat(found)?);
     if (one.device, one.ino) != (other.device, other.ino) {

@@ -214,8 +214,8 @@ impl Maker<'_> {
         let link = c_string(&place.link)?;
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let folder = self.tree.open(directory, flags)?;
-        let found = open_beneath(&folder, &link, libc::O_PATH, 0)
-            .context("open", Text(&place.link).to_string())?;
+        let found =
+            open_beneath(&folder, &link, libc::O_PATH, 0).context("open", Text(&place.link))?;
         let mode = self.image.inodes[place.inode as usize].mode;
         let stat = path::stat(&found, c"").context("statx", "")?;
         if (stat.mode ^ mode) & libc::S_IFMT != 0 {
@@ -330,8 +330,7 @@ impl Maker<'_> {
             return Ok((folder, Through::Mount));
         }
         if workroom.bare.is_none() {
-            let bare = path::bare_tree(&workroom.parent, c"")
-                .context("open_tree", Text(mount).to_string())?;
+            let bare = path::bare_tree(&workroom.parent, c"").context("open_tree", Text(mount))?;
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let room = open_beneath(&bare, &workroom.name, flags, 0).context("open", "")?;
             workroom.bare = Some((bare, room));
@@ -341,7 +340,7 @@ impl Maker<'_> {
         let below = below.strip_prefix(b"/").unwrap_or(below);
         let below = c_string(if below.is_empty() { b"." } else { below })?;
         let folder = open_beneath(bare, &below, libc::O_PATH | libc::O_DIRECTORY, 0)
-            .context("open", Text(path).to_string())?;
+            .context("open", Text(path))?;
         Ok((folder, Through::Bare))
     }
 
@@ -626,7 +625,7 @@ fn set_xattrs(
 ) -> Result<(), RestoreError> {
     for xattr in &ghost.xattrs {
         let name = c_string(&xattr.name)?;
-        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name).to_string())?;
+        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
     }
     Ok(())
 }

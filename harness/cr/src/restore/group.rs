@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fsnotify::Wd;
 use fsnotify::inotify::Mask;
+use nix::errno::Errno;
 
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::ghosts::Ghosts;
 use super::stage::Stage;
-use super::tree::{Tree, link_to};
+use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
-use crate::image::{Fanotify, Image, Inotify, MarkKind, Object, Watch};
+use crate::image::{Fanotify, Image, Inotify, MarkKind, Object, PlaceKind, Text, Watch};
 use crate::sys::fanotify::{Target, fanotify_mark};
 use crate::sys::{descriptor, path, raw, watch};
 use crate::{fanotify, queue};
@@ -32,10 +33,14 @@ pub(super) fn make(
     stage: &mut Stage,
     options: &RestoreOptions,
 ) -> Result<Arming, RestoreError> {
+    let here = raw::open(c".", libc::O_PATH | libc::O_CLOEXEC, 0)
+        .and_then(path::owned)
+        .context("open", "the working directory")?;
     let mut targets = Targets {
         image,
         tree,
         ghosts,
+        folder: None,
     };
     let mut arming = Vec::new();
     for (index, file) in image.files.iter().enumerate() {
@@ -64,6 +69,7 @@ pub(super) fn make(
             Some(Object::Place(_) | Object::Epoll(_)) | None => {}
         }
     }
+    nix::unistd::fchdir(&here).context("fchdir", "back")?;
     Ok(arming)
 }
 
@@ -126,11 +132,10 @@ fn attach(
     let mask = Mask(mask | CREATE);
     let made = match targets.ghosts.get(watch.place) {
         Some(ghost) => watch::add_watch_on(group, ghost, mask),
+        None if targets.is_named(watch.place) => targets.watch_by_name(group, watch.place, mask)?,
         None => watch::add_watch_on(group, targets.open(watch.place)?, mask),
     };
-    let made = made
-        .context("inotify_add_watch", mask.to_string())?
-        .number();
+    let made = made.context("inotify_add_watch", mask)?.number();
     if made != watch.wd {
         return Err(RestoreError::new(RestoreErrorKind::OtherWatch {
             found: made,
@@ -186,10 +191,48 @@ struct Targets<'a> {
     image: &'a Image,
     tree: &'a Tree,
     ghosts: &'a Ghosts,
+    /// Where the working directory is, if in that of a name: there are many in each.
+    folder: Option<Vec<u8>>,
 }
 
 impl Targets<'_> {
-    fn open(&self, place: u32) -> Result<OwnedFd, RestoreError> {
+    fn is_named(&self, place: u32) -> bool {
+        let place = &self.image.places[place as usize];
+        place.kind() == PlaceKind::Named && place.path.len() > 1
+    }
+
+    /// Watches what has a name, by its name in its directory: a descriptor of each would take as long
+    /// as all the rest. That it is the one is looked at afterwards, so a name that changed hands
+    /// before is noticed.
+    fn watch_by_name(
+        &mut self,
+        group: BorrowedFd<'_>,
+        place: u32,
+        mask: Mask,
+    ) -> Result<Result<Wd, Errno>, RestoreError> {
+        let place = &self.image.places[place as usize];
+        let (directory, name) = split(&place.path);
+        if self.folder.as_deref() != Some(directory) {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let opened = self.tree.open(directory, flags)?;
+            nix::unistd::fchdir(&opened).context("fchdir", Text(directory))?;
+            self.folder = Some(directory.to_vec());
+        }
+        let mask = Mask(mask.0 | libc::IN_DONT_FOLLOW);
+        let made = watch::add_watch(group, name, mask);
+        if made.is_ok() {
+            let stat = path::stat_path(&c_string(name)?).context("statx", "")?;
+            let inode = &self.image.inodes[place.inode as usize];
+            self.tree
+                .verify_stat(&stat, inode)
+                .map_err(|error| error.at(&Text(&place.path).to_string()))?;
+        }
+        Ok(made)
+    }
+
+    fn open(&mut self, place: u32) -> Result<OwnedFd, RestoreError> {
+        // It may be found from another working directory.
+        self.folder = None;
         match self.ghosts.get(place) {
             Some(ghost) => descriptor::duplicate_above(ghost, 0).context("fcntl", "F_DUPFD"),
             None => self

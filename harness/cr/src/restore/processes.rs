@@ -167,9 +167,7 @@ fn end(status: i32) -> ! {
 fn wait_ended(pid: Pid) -> Result<(), RestoreError> {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    waitid(Id::Pid(pid), flags)
-        .map(drop)
-        .context("waitid", pid.to_string())
+    waitid(Id::Pid(pid), flags).map(drop).context("waitid", pid)
 }
 
 /// Descriptors, working directory, umask, session.
@@ -202,7 +200,7 @@ fn session(process: &Process) -> Result<(), RestoreError> {
     }
     let group = Pid::from_raw(process.group);
     if nix::unistd::getpgrp() != group && process.group > 0 && process.session != me.as_raw() {
-        nix::unistd::setpgid(Pid::from_raw(0), group).context("setpgid", group.to_string())?;
+        nix::unistd::setpgid(Pid::from_raw(0), group).context("setpgid", group)?;
     }
     Ok(())
 }
@@ -219,7 +217,7 @@ fn place(common: &Common<'_>, process: &Process) -> Result<(), RestoreError> {
         } else {
             0
         };
-        raw::dup3(staged, fd, flags).context("dup3", fd.to_string())?;
+        raw::dup3(staged, fd, flags).context("dup3", fd)?;
         if !seen.insert(file) && common.options.defect == Some(Defect::SplitDuplicates) {
             split(common, file, fd)?;
         }
@@ -236,8 +234,8 @@ fn split(common: &Common<'_>, file: usize, fd: RawFd) -> Result<(), RestoreError
     let link = super::tree::link_to(descriptor::borrow(&fd));
     let flags = state.flags.cast_signed() & !(libc::O_ASYNC | libc::O_TMPFILE);
     let again = raw::open(&link, flags | libc::O_CLOEXEC, 0).and_then(path::owned);
-    let again = again.context("open", fd.to_string())?.into_raw_fd();
-    raw::dup3(again, fd, 0).context("dup3", fd.to_string())?;
+    let again = again.context("open", fd)?.into_raw_fd();
+    raw::dup3(again, fd, 0).context("dup3", fd)?;
     close(again)
 }
 

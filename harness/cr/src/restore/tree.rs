@@ -15,7 +15,7 @@ use super::error::{Context, RestoreError, RestoreErrorKind};
 use crate::dump::boot_id;
 use crate::image::{Image, Inode, Place, PlaceKind, Text};
 use crate::sys::handle;
-use crate::sys::path::{self, bare_tree, open_beneath};
+use crate::sys::path::{self, Stat, bare_tree, open_beneath};
 
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -34,7 +34,7 @@ impl Tree {
 
     /// Opens a path that an image names.
     pub(super) fn open(&self, path: &[u8], flags: i32) -> Result<OwnedFd, RestoreError> {
-        open_beneath(&self.root, &relative(path)?, flags, 0).context("open", Text(path).to_string())
+        open_beneath(&self.root, &relative(path)?, flags, 0).context("open", Text(path))
     }
 
     /// Opens a place that is there, with `O_PATH`, and makes sure that it is the one.
@@ -54,7 +54,10 @@ impl Tree {
     }
 
     fn verify(&self, file: &OwnedFd, inode: &Inode) -> Result<(), RestoreError> {
-        let stat = path::stat(file, c"").context("statx", "")?;
+        self.verify_stat(&path::stat(file, c"").context("statx", "")?, inode)
+    }
+
+    pub(super) fn verify_stat(&self, stat: &Stat, inode: &Inode) -> Result<(), RestoreError> {
         let (found, expected) = (stat.ino, inode.ino);
         if self.same_boot && found != expected {
             return Err(RestoreError::new(RestoreErrorKind::OtherInode {
@@ -81,9 +84,8 @@ impl Tree {
             .strip_prefix(&place.mount[..])
             .unwrap_or(&place.path);
         let below = [b"/", below.strip_prefix(b"/").unwrap_or(below)].concat();
-        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount).to_string())?;
-        open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0)
-            .context("open", Text(&place.path).to_string())
+        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
+        open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0).context("open", Text(&place.path))
     }
 
     /// Opens an inode of which some name is gone: by another name, or by its handle.
@@ -99,7 +101,7 @@ impl Tree {
                 .ok_or(Errno::ESTALE);
             handle
                 .and_then(|handle| open_handle(&mount, &handle))
-                .context("open_by_handle_at", Text(&place.path).to_string())?
+                .context("open_by_handle_at", Text(&place.path))?
         } else {
             self.open(&inode.other_name, libc::O_PATH)?
         };
@@ -135,7 +137,7 @@ fn relative(path: &[u8]) -> Result<CString, RestoreError> {
 }
 
 pub(super) fn c_string(bytes: &[u8]) -> Result<CString, RestoreError> {
-    path::c_path(bytes).context("path", Text(bytes).to_string())
+    path::c_path(bytes).context("path", Text(bytes))
 }
 
 /// A path of /proc that leads to the very file.
