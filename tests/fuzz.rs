@@ -25,6 +25,9 @@ fn every_regression_holds() {
     for (name, target) in targets::ALL {
         for path in inputs_below(&folder("regressions", name)) {
             replay(target, &path);
+            if name == "fdinfo" {
+                replay(targets::fdinfo_whole, &path);
+            }
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt::{self, Write};
 
 use super::{
-    Body, ErrorKind, Group, Kind, Level, Line, Lines, Options, ParseError, Stream, Tolerance, scan,
+    Body, ErrorKind, Group, Kind, Level, Line, Lines, Options, ParseError, Stream, Tolerance,
+    UnknownKind, scan,
 };
 
 /// Whatever holds for a text by itself: [`check_lines`], and [`check_group_of`] at both levels.
@@ -184,6 +185,8 @@ fn check_print(text: &[u8], group: &Group, n_tolerated: usize) {
 /// The kind that the text tells may be stated, and no other.
 fn check_kind(text: &[u8], group: &Group, level: Level) {
     let (same, other) = match &group.body {
+        // A mark of an unknown kind tells the kind of the group, though it is not in the body.
+        Body::Unstated if has_unknown_mark(group) => return,
         Body::Unstated => return check_without_kind(text, level),
         Body::Inotify { .. } => (Kind::Inotify, Kind::Fanotify),
         Body::Fanotify { .. } => (Kind::Fanotify, Kind::Inotify),
@@ -192,6 +195,11 @@ fn check_kind(text: &[u8], group: &Group, level: Level) {
     assert_eq!(stated.as_ref(), Ok(group), "another group of this kind");
     let refused = Group::parse_as(text, other, level).map_err(|error| error.kind);
     assert_eq!(refused, Err(ErrorKind::KindMismatch), "a group of any kind");
+}
+
+fn has_unknown_mark(group: &Group) -> bool {
+    let mut unknown = group.unknown.iter();
+    unknown.any(|unknown| unknown.kind == UnknownKind::Mark)
 }
 
 /// A text without a line of its kind is inotify without watches, if that is stated; and lacks a line
