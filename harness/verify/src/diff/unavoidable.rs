@@ -172,6 +172,11 @@ impl Allowances {
             for bits in [ATTRIB, DELETE_SELF, Mask::IGNORED.0] {
                 self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
             }
+            // Of a directory, whoever watches the whole filesystem is told as well.
+            if descriptor.kind == DescriptorKind::Directory {
+                let rule = Unavoidable::GhostDestroyed;
+                self.push(rule, DELETE_SELF, 1, Watched::Filesystem);
+            }
         }
         self.push(Unavoidable::GhostStage, CREATE, 1, Watched::Stage);
         if descriptor.flags & O_TMPFILE != 0 {
