@@ -131,7 +131,10 @@ impl Maker<'_> {
         // Those that have a link first; directories before what is in them.
         order.sort_by_key(|&index| {
             let place = &self.image.places[index as usize];
-            let depth = place.path.iter().filter(|&&byte| byte == b'/').count();
+            // Of a file that never had a name, the path is that of its directory.
+            let is_unnamed = place.kind() == PlaceKind::Unnamed;
+            let n_slashes = place.path.iter().filter(|&&byte| byte == b'/').count();
+            let depth = n_slashes + usize::from(is_unnamed);
             (place.link.is_empty(), depth)
         });
         for index in order {
@@ -440,9 +443,15 @@ impl Maker<'_> {
                 && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
         });
         let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
-        let folder = self
-            .tree
-            .open(&place.path, libc::O_PATH | libc::O_DIRECTORY)?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let folder = match self.tree.open(&place.path, flags) {
+            Ok(folder) => folder,
+            // The directory is gone itself.
+            Err(_) => {
+                let mount = self.workroom(place)?;
+                self.folder(&place.path, &mount)?
+            }
+        };
         let state = &self.image.files[first];
         let flags = state.flags.cast_signed() & !libc::O_ASYNC | libc::O_CLOEXEC;
         let flags = flags & !libc::O_APPEND;
