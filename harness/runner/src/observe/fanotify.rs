@@ -104,7 +104,16 @@ impl<'a> Cast<'a> {
             return Object::Other(String::from_utf8_lossy(link).into_owned());
         }
         match link.strip_suffix(b" (deleted)") {
-            Some(name) => Object::Ghost(self.names.shown(name)),
+            Some(name) => {
+                let Bytes(shown) = self.names.shown(name);
+                let last = shown
+                    .iter()
+                    .rposition(|&byte| byte == b'/')
+                    .map_or(0, |at| at + 1);
+                let (directory, last) = shown.split_at(last);
+                let Bytes(last) = self.names.of_event(last);
+                Object::Ghost(Bytes([directory, &last].concat()))
+            }
             None => Object::Path(self.names.shown(link)),
         }
     }
@@ -116,7 +125,9 @@ impl<'a> Cast<'a> {
         told: &mut Told,
     ) -> String {
         let quoted = |name: &[u8]| Bytes::from(name).to_string();
+        let all_names = self.names;
         let mut of = |fid: &Fid, name: &[u8]| {
+            let Bytes(name) = &all_names.of_event(name);
             let directory = self.fid(fid, names.next().unwrap_or_default(), None);
             told.entry = entry(&directory, name);
             format!("{} {}", shown(&directory), quoted(name))

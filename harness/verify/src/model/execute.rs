@@ -77,6 +77,8 @@ enum Opened {
     Dentry(DentryId),
     /// Index into [`Model::groups`].
     Group(usize),
+    /// A group of fanotify, of which the model knows no more than that it is there.
+    Fanotify,
     /// Has a number and no part in notification.
     Other,
 }
@@ -130,6 +132,19 @@ impl Model {
         Ok(predicted)
     }
 
+    /// Whether a group's next wd is in use, so that its next watch gets another one.
+    #[must_use]
+    pub fn has_next_wd_in_use(&self) -> bool {
+        self.groups.iter().flatten().any(Group::has_next_wd_in_use)
+    }
+
+    /// Whether the last unread event of a group is of a file made by `O_TMPFILE`: the next one of
+    /// that file merges with it, if the number that stands for its name is still the same.
+    #[must_use]
+    pub fn has_unread_without_name(&self) -> bool {
+        self.groups.iter().flatten().any(Group::ends_without_name)
+    }
+
     /// Takes what every group has queued, in the order of the main process's descriptors, then of
     /// the children's.
     pub(super) fn drain_all(&mut self) -> Vec<Event> {
@@ -157,13 +172,14 @@ impl Model {
             Call::Fork => return self.fork(step).map(|()| Some(Outcome::None)),
             Call::Signals => return Ok(None),
             Call::Wait4 => return Ok(None),
+            Call::Read if self.is_fanotify(step)? => return Ok(None),
             Call::Read => self.read(step, events)?,
             Call::Getdents64 => {
                 self.getdents(step)?;
                 return Ok(None);
             }
             Call::Fcntl => return self.fcntl(step),
-            Call::EpollCtl | Call::EpollWait => {
+            Call::EpollCtl | Call::EpollWait | Call::FanotifyMark => {
                 self.opened(step, 0)?;
                 return Ok(None);
             }
@@ -210,7 +226,7 @@ impl Model {
             Call::Removexattr => self.removexattr(step),
             Call::Chdir => self.chdir(step),
             Call::Flood => self.flood(step),
-            Call::FanotifyInit | Call::FanotifyMark => Err(Stop::Beyond("fanotify")),
+            Call::FanotifyInit => self.fanotify_init(step),
             Call::Mount | Call::Umount2 => Err(Stop::Beyond("a mount")),
             // The caller has these.
             Call::Checkpoint
@@ -222,7 +238,8 @@ impl Model {
             | Call::Getdents64
             | Call::Fcntl
             | Call::EpollCtl
-            | Call::EpollWait => Err(Stop::Beyond("this call")),
+            | Call::EpollWait
+            | Call::FanotifyMark => Err(Stop::Beyond("this call")),
         }
     }
 

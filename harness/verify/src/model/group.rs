@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fsnotify::inotify::Mask;
 
-use super::tree::InodeId;
+use super::tree::{InodeId, UNNAMED};
 
 /// Bytes of `struct inotify_event` without the name.
 const HEAD: usize = 16;
@@ -115,6 +115,15 @@ impl Group {
         from_cursor
             .or_else(|| (1..self.cursor).find(is_free))
             .expect("fewer watches than wds")
+    }
+
+    /// Whether the last unread event is of a file that has no name.
+    pub(super) fn ends_without_name(&self) -> bool {
+        self.queue.back().is_some_and(|event| event.name == UNNAMED)
+    }
+
+    pub(super) fn has_next_wd_in_use(&self) -> bool {
+        self.watches.values().any(|watch| watch.wd == self.cursor)
     }
 
     pub(super) fn set_next_wd(&mut self, wd: i32) {

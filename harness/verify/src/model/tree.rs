@@ -6,6 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What stands for the name of a file that was made by `O_TMPFILE` is `#` and a number of chance
+/// (`d_mark_tmpfile`), of which observations keep the `#`.
+pub(super) const UNNAMED: &[u8] = b"#";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InodeId(usize);
 
@@ -29,6 +33,8 @@ pub(super) struct Inode {
     /// Names; 0 for what is removed. A directory has one.
     pub(super) n_links: u32,
     pub(super) xattrs: BTreeSet<Vec<u8>>,
+    /// Removed, and can get a name all the same: made by `O_TMPFILE`, and never linked.
+    pub(super) is_linkable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +82,7 @@ impl Tree {
             kind,
             n_links: 1,
             xattrs: BTreeSet::new(),
+            is_linkable: false,
         });
         InodeId(self.inodes.len() - 1)
     }
@@ -138,6 +145,27 @@ impl Tree {
         });
         self.take(parent);
         self.dentries[parent.0].children.insert(name.to_vec(), id);
+        id
+    }
+
+    /// A regular file that has no name, in a directory.
+    pub(super) fn attach_unnamed(&mut self, parent: DentryId, is_linkable: bool) -> DentryId {
+        let inode = self.new_inode(Kind::Regular { size: 0 });
+        *self.inode_mut(inode) = Inode {
+            n_links: 0,
+            is_linkable,
+            ..self.inode(inode).clone()
+        };
+        let id = DentryId(self.dentries.len());
+        self.dentries.push(Dentry {
+            parent,
+            name: UNNAMED.to_vec(),
+            inode,
+            is_hashed: false,
+            n_refs: 0,
+            children: BTreeMap::new(),
+        });
+        self.take(parent);
         id
     }
 

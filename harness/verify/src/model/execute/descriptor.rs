@@ -20,7 +20,9 @@ const O_APPEND: u64 = 0o2_000;
 const O_DIRECTORY: u64 = 0o200_000;
 const O_NOFOLLOW: u64 = 0o400_000;
 const O_PATH: u64 = 0o10_000_000;
+/// The bit of `O_TMPFILE` that no other flag has.
 const O_TMPFILE: u64 = 0o20_000_000;
+const O_TMPFILE_DIRECTORY: u64 = O_TMPFILE | O_DIRECTORY;
 
 /// `ALL_INOTIFY_BITS`.
 const INOTIFY_BITS: u32 = 0xf700_efff;
@@ -35,10 +37,8 @@ const READ: u64 = 4096;
 impl Model {
     pub(super) fn open(&mut self, step: &Step, dir_at: Option<usize>, path_at: usize) -> Done {
         let mut flags = step.flags(path_at + 1);
-        if flags & O_TMPFILE != 0 {
-            return Err(Stop::Beyond(
-                "a file without a name, which has a name of chance",
-            ));
+        if flags & O_TMPFILE != 0 && flags & O_PATH == 0 {
+            return self.open_unnamed(step, dir_at, path_at, flags);
         }
         if flags & O_PATH != 0 {
             flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW;
@@ -60,6 +60,30 @@ impl Model {
                 self.tell_with_parent(dentry, MODIFY, By::Dentry);
             }
         }
+        Ok(fd)
+    }
+
+    /// vfs_tmpfile: nobody is told that the file is made, and it is opened under a name that no
+    /// path leads to.
+    fn open_unnamed(
+        &mut self,
+        step: &Step,
+        dir_at: Option<usize>,
+        path_at: usize,
+        flags: u64,
+    ) -> Done {
+        if flags & O_TMPFILE_DIRECTORY != O_TMPFILE_DIRECTORY || flags & O_ACCMODE == 0 {
+            return Err(EINVAL);
+        }
+        let directory = self.lookup(step, dir_at, path_at, Last::Follow)?;
+        if !self.tree.is_directory(directory) {
+            return Err(ENOTDIR);
+        }
+        let is_linkable = flags & O_EXCL == 0;
+        let dentry = self.tree.attach_unnamed(directory, is_linkable);
+        let fd = self.install(step, Opened::Dentry(dentry), flags)?;
+        self.tree.take(dentry);
+        self.tell_with_parent(dentry, OPEN, By::Path);
         Ok(fd)
     }
 
@@ -163,7 +187,7 @@ impl Model {
                 self.put_dentry(dentry);
             }
             Opened::Group(group) => self.groups[group] = None,
-            Opened::Other => {}
+            Opened::Fanotify | Opened::Other => {}
         }
     }
 
@@ -247,7 +271,7 @@ impl Model {
                 self.files[file].offset += n;
                 Ok(i64::try_from(n).expect("a read is short"))
             }
-            Opened::Other => Err(Stop::Beyond("reading from no file")),
+            Opened::Fanotify | Opened::Other => Err(Stop::Beyond("reading from no file")),
         }
     }
 
@@ -448,6 +472,22 @@ impl Model {
         }
         self.tell_with_parent(dentry, ATTRIB, By::Dentry);
         Ok(0)
+    }
+
+    /// Whether the descriptor that is read from is a group of fanotify.
+    pub(super) fn is_fanotify(&self, step: &Step) -> Done<bool> {
+        let file = self.opened(step, 0)?;
+        Ok(self.files[file].what == Opened::Fanotify)
+    }
+
+    /// A group that does not report handles keeps the file of each unread event open, and watches
+    /// of inotify hear when that ends.
+    pub(super) fn fanotify_init(&mut self, step: &Step) -> Done {
+        const REPORT_FID: u64 = 0x200;
+        if step.flags(0) & REPORT_FID == 0 {
+            return Err(Stop::Beyond("a group of fanotify that keeps files open"));
+        }
+        self.install(step, Opened::Fanotify, 2)
     }
 
     pub(super) fn inotify_init(&mut self, step: &Step) -> Done {

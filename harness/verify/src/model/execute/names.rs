@@ -76,10 +76,12 @@ impl Model {
             return Err(EPERM);
         }
         let inode = self.tree.inode_of(old);
-        if self.tree.inode(inode).n_links == 0 {
+        let found = self.tree.inode_mut(inode);
+        if found.n_links == 0 && !found.is_linkable {
             return Err(ENOENT);
         }
-        self.tree.inode_mut(inode).n_links += 1;
+        found.n_links += 1;
+        found.is_linkable = false;
         self.tree.attach(new.parent, name, inode);
         self.tell_self(inode, ATTRIB);
         self.tell_directory(new.parent, name, inode, CREATE, 0);
@@ -325,7 +327,9 @@ impl Model {
         } else if flags & AT_EMPTY_PATH != 0 && step.path(1).is_empty() {
             match self.files[self.opened(step, 0)?].what {
                 Opened::Dentry(dentry) => dentry,
-                Opened::Group(_) | Opened::Other => return Err(Stop::Beyond("times of no file")),
+                Opened::Group(_) | Opened::Fanotify | Opened::Other => {
+                    return Err(Stop::Beyond("times of no file"));
+                }
             }
         } else {
             let keep = flags & AT_SYMLINK_NOFOLLOW != 0;

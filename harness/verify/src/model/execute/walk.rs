@@ -59,7 +59,7 @@ impl Model {
             Some(at) if step.reference(at) != Reference::Cwd && path.first() != Some(&b'/') => {
                 match self.files[self.opened(step, at)?].what {
                     Opened::Dentry(dentry) => dentry,
-                    Opened::Group(_) | Opened::Other => return Err(ENOTDIR),
+                    Opened::Group(_) | Opened::Fanotify | Opened::Other => return Err(ENOTDIR),
                 }
             }
             _ => self.process(step).cwd,
@@ -201,7 +201,7 @@ impl Model {
         let file = self.process(step).fds.get(&fd).ok_or(ENOENT)?;
         match self.files[*file].what {
             Opened::Dentry(dentry) => Ok((dentry, &rest[end..])),
-            Opened::Group(_) | Opened::Other => Err(beyond),
+            Opened::Group(_) | Opened::Fanotify | Opened::Other => Err(beyond),
         }
     }
 
@@ -211,7 +211,9 @@ impl Model {
         match self.files[file].what {
             Opened::Dentry(_) if self.is_path_only(file) => Err(EBADF),
             Opened::Dentry(dentry) => Ok(dentry),
-            Opened::Group(_) | Opened::Other => Err(Stop::Beyond("this call on no file")),
+            Opened::Group(_) | Opened::Fanotify | Opened::Other => {
+                Err(Stop::Beyond("this call on no file"))
+            }
         }
     }
 
