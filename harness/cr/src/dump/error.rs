@@ -21,7 +21,8 @@ pub enum DumpErrorKind {
     /// There is no way to restore such a thing: `socket`, `pipe`.
     NotSupported(String),
     /// A process that still runs: its state, a letter of `/proc/PID/stat`.
-    NotStopped(char),
+    /// The letter of its state, and where in the kernel it sleeps (`wchan`).
+    NotStopped(char, String),
     /// Unread bytes, and the policy is to refuse.
     Unread { bytes: usize },
     /// A ghost with more content than the limit.
@@ -91,7 +92,9 @@ impl fmt::Display for DumpError {
         }
         match &self.kind {
             DumpErrorKind::NotSupported(what) => write!(f, "{what}: not supported"),
-            DumpErrorKind::NotStopped(state) => write!(f, "not stopped (state {state})"),
+            DumpErrorKind::NotStopped(state, place) => {
+                write!(f, "not stopped (state {state}, in {place})")
+            }
             DumpErrorKind::Unread { bytes } => write!(f, "{bytes} bytes unread"),
             DumpErrorKind::TooLarge { bytes, limit } => {
                 write!(f, "ghost of {bytes} bytes, the limit is {limit}")

@@ -86,7 +86,10 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
         'T' | 't' => live(pid, scope, &mut process)?,
         _ => {
             let waiting = waits_settled(pid, state).map(DumpErrorKind::Waiting);
-            let kind = waiting.unwrap_or(DumpErrorKind::NotStopped(state));
+            let kind = waiting.unwrap_or_else(|| {
+                let place = read(&format!("/proc/{pid}/wchan")).unwrap_or_default();
+                DumpErrorKind::NotStopped(state, place)
+            });
             return Err(DumpError::new("", kind));
         }
     }
@@ -94,12 +97,16 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
 }
 
 /// Looks at a sleeper that does not stop before it is said not to wait for permission: the kernel
-/// tells where a task sleeps only once it has left its processor.
+/// tells where a task sleeps only once its scheduler has taken it off its queue, which it may put off
+/// while the processor has other work (get_wchan, `sched_delayed`).
 const MOST_LOOKS: u32 = 1000;
+const LOOK_EVERY_MS: u8 = 1;
 
 fn waits_settled(pid: Pid, state: char) -> Option<Waiting> {
-    let look = |_| {
-        std::thread::yield_now();
+    let look = |index| {
+        if index > 0 {
+            let _ = nix::poll::poll(&mut [], LOOK_EVERY_MS);
+        }
         waits(pid.as_raw())
     };
     let n_looks = if state == 'D' { MOST_LOOKS } else { 1 };

@@ -128,7 +128,7 @@ fn advice(process: &Process, kind: &DumpErrorKind) -> Option<String> {
         }
         DumpErrorKind::Unread { .. } => Some("let the program read its events first".to_owned()),
         DumpErrorKind::NotSupported(_)
-        | DumpErrorKind::NotStopped(_)
+        | DumpErrorKind::NotStopped(..)
         | DumpErrorKind::TooLarge { .. }
         | DumpErrorKind::Fanotify(_)
         | DumpErrorKind::Waiting(_)
