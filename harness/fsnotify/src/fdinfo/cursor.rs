@@ -10,31 +10,41 @@ type Step<T> = Result<T, Fault>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    /// What has not been stepped over.
+    rest: &'a [u8],
+    /// Length of the whole.
+    length: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) const fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
+    pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self {
+            rest: bytes.get(at..).unwrap_or_default(),
+            length: bytes.len(),
+        }
     }
 
     pub(super) const fn at(&self) -> usize {
-        self.at
+        self.length - self.rest.len()
     }
 
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, n_bytes: usize) {
+        self.rest = self.rest.get(n_bytes..).unwrap_or_default();
     }
 
     /// Steps over `text` if it stands here.
     #[inline(always)]
     pub(super) fn take(&mut self, text: &[u8]) -> bool {
-        let here = self.rest().starts_with(text);
-        if here {
-            self.at += text.len();
+        let behind = self.rest.strip_prefix(text);
+        if let Some(behind) = behind {
+            self.rest = behind;
         }
-        here
+        behind.is_some()
     }
 
     /// Steps over the key of `field`, a field like all others: a space before, a colon after.
@@ -43,58 +53,58 @@ impl<'a> Cursor<'a> {
         if self.take(text) {
             Ok(())
         } else {
-            Err(Fault::new(ErrorKind::FieldMissing, self.at, field))
+            Err(Fault::new(ErrorKind::FieldMissing, self.at(), field))
         }
     }
 
     /// A number of `%x` in at most 32 bits.
     #[inline(always)]
     pub(super) fn hex32(&mut self, field: &'static str) -> Step<u32> {
-        let start = self.at;
-        let (value, n_digits) = hex_word(self.rest());
-        self.at += n_digits;
-        if n_digits == 8 && is_hex(self.rest()) {
-            return Err(self.wide(start, 8, field));
+        let start = *self;
+        let (value, n_digits) = hex_word(self.rest);
+        self.skip(n_digits);
+        if n_digits == 8 && is_hex(self.rest) {
+            return Err(start.wide(8, field));
         }
-        self.canonical_hex(start, field)?;
+        start.canonical_hex(n_digits, field)?;
         Ok(value)
     }
 
     /// A number of `%x` that has one digit more often than not.
     #[inline(always)]
     pub(super) fn short_hex(&mut self, field: &'static str) -> Step<u32> {
-        let digit = match self.rest() {
+        let digit = match self.rest {
             [digit @ b'0'..=b'9', b' ', ..] => digit - b'0',
             [digit @ b'a'..=b'f', b' ', ..] => digit - b'a' + 10,
             _ => return self.hex32(field),
         };
-        self.at += 1;
+        self.skip(1);
         Ok(digit.into())
     }
 
     /// A number of `%lx` or `%llx`.
     #[inline(always)]
     pub(super) fn hex64(&mut self, field: &'static str) -> Step<u64> {
-        let start = self.at;
-        let (high, n_digits) = hex_word(self.rest());
-        self.at += n_digits;
+        let start = *self;
+        let (high, n_digits) = hex_word(self.rest);
+        self.skip(n_digits);
         let mut value = u64::from(high);
         if n_digits == 8 {
-            let (low, n_digits) = hex_word(self.rest());
-            self.at += n_digits;
+            let (low, n_digits) = hex_word(self.rest);
+            self.skip(n_digits);
             value = value << (4 * n_digits) | u64::from(low);
-            if n_digits == 8 && is_hex(self.rest()) {
-                return Err(self.wide(start, 16, field));
+            if n_digits == 8 && is_hex(self.rest) {
+                return Err(start.wide(16, field));
             }
         }
-        self.canonical_hex(start, field)?;
+        start.canonical_hex(n_digits, field)?;
         Ok(value)
     }
 
-    /// The fault of a number with more digits than its type holds.
+    /// The fault of a number that begins here and has more digits than its type holds.
     #[cold]
-    fn wide(&self, start: usize, n_digits: usize, field: &'static str) -> Fault {
-        let digits = &self.bytes[start..];
+    fn wide(&self, n_digits: usize, field: &'static str) -> Fault {
+        let digits = self.rest;
         let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
         let kind = if zeros > 0 {
             ErrorKind::BadHex
@@ -102,15 +112,14 @@ impl<'a> Cursor<'a> {
             ErrorKind::Overflow
         };
         debug_assert!(digits.len() > n_digits, "there is a digit too many");
-        Fault::new(kind, start, field)
+        Fault::new(kind, self.at(), field)
     }
 
-    /// Refuses no digits at all, and a leading zero.
+    /// Refuses no digits at all, and a leading zero, of the number that begins here.
     #[inline(always)]
-    fn canonical_hex(&self, start: usize, field: &'static str) -> Step<()> {
-        let n_digits = self.at - start;
-        if n_digits == 0 || (n_digits > 1 && self.bytes[start] == b'0') {
-            return Err(Fault::new(ErrorKind::BadHex, start, field));
+    fn canonical_hex(&self, n_digits: usize, field: &'static str) -> Step<()> {
+        if n_digits == 0 || (n_digits > 1 && self.rest.first() == Some(&b'0')) {
+            return Err(Fault::new(ErrorKind::BadHex, self.at(), field));
         }
         Ok(())
     }
@@ -118,34 +127,34 @@ impl<'a> Cursor<'a> {
     /// As many hex digits, a multiple of 8.
     #[inline(always)]
     pub(super) fn hex_digits(&mut self, length: usize, field: &'static str) -> Step<&'a [u8]> {
-        let start = self.at;
-        while self.at < start + length {
-            let n_digits = leading_digits(first_word(self.rest()));
-            self.at += n_digits;
+        let start = *self;
+        for _ in 0..length / 8 {
+            let n_digits = leading_digits(first_word(self.rest));
+            self.skip(n_digits);
             if n_digits < 8 {
-                return Err(self.short_handle(start, field));
+                return Err(self.short_handle(start.at(), field));
             }
         }
-        if is_hex(self.rest()) {
-            return Err(Fault::new(ErrorKind::HandleLength, start, field));
+        if is_hex(self.rest) {
+            return Err(Fault::new(ErrorKind::HandleLength, start.at(), field));
         }
-        Ok(&self.bytes[start..self.at])
+        Ok(&start.rest[..length])
     }
 
     #[cold]
     fn short_handle(&self, start: usize, field: &'static str) -> Fault {
-        match self.rest().first() {
+        match self.rest.first() {
             None | Some(b'\n' | b' ' | b'\t') => Fault::new(ErrorKind::HandleLength, start, field),
-            Some(_) => Fault::new(ErrorKind::BadHex, self.at, field),
+            Some(_) => Fault::new(ErrorKind::BadHex, self.at(), field),
         }
     }
 
     /// A number of `%llu`, up to `max`.
     pub(super) fn decimal(&mut self, max: u64, field: &'static str) -> Step<u64> {
-        let start = self.at;
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit());
+        let start = self.at();
+        let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit());
         let n_digits = digits.count();
-        let digits = &self.rest()[..n_digits];
+        let digits = &self.rest[..n_digits];
         if n_digits == 0 || (n_digits > 1 && digits[0] == b'0') {
             return Err(Fault::new(ErrorKind::BadDecimal, start, field));
         }
@@ -153,13 +162,13 @@ impl<'a> Cursor<'a> {
             value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
         });
         let value = value.filter(|value| *value <= max);
-        self.at += n_digits;
+        self.skip(n_digits);
         value.ok_or(Fault::new(ErrorKind::Overflow, start, field))
     }
 
     /// A number of `%lld`, between `-max - 1` and `max`.
     pub(super) fn signed(&mut self, max: i64, field: &'static str) -> Step<i64> {
-        let start = self.at;
+        let start = self.at();
         if !self.take(b"-") {
             let value = self.decimal(max.unsigned_abs(), field)?;
             return Ok(i64::try_from(value).expect("at most max"));
@@ -174,11 +183,11 @@ impl<'a> Cursor<'a> {
 
     /// A number of `0%o` in at most 32 bits: zero is `00`.
     pub(super) fn octal(&mut self, field: &'static str) -> Step<u32> {
-        let start = self.at;
+        let start = self.at();
         let fault = |kind| Fault::new(kind, start, field);
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit());
+        let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit());
         let n_digits = digits.count();
-        let digits = &self.rest()[..n_digits];
+        let digits = &self.rest[..n_digits];
         let [b'0', value @ ..] = digits else {
             return Err(fault(ErrorKind::BadOctal));
         };
@@ -189,7 +198,7 @@ impl<'a> Cursor<'a> {
         let value = value.iter().try_fold(0u32, |value, digit| {
             value.checked_mul(8)?.checked_add(u32::from(digit - b'0'))
         });
-        self.at += n_digits;
+        self.skip(n_digits);
         value.ok_or(fault(ErrorKind::Overflow))
     }
 }
