@@ -12,7 +12,7 @@ mod error;
 mod files;
 mod foresee;
 mod group;
-mod journal;
+pub(crate) mod journal;
 mod links;
 mod mounts;
 pub(crate) mod park;

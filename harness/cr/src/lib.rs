@@ -16,5 +16,6 @@ pub use dump::{
 pub use image::Image;
 pub use loss::Loss;
 pub use restore::{
-    Defect, Others, RestoreError, RestoreErrorKind, RestoreOptions, Restored, restore, restore_file,
+    Defect, Others, RestoreError, RestoreErrorKind, RestoreOptions, Restored, clear_leftovers,
+    restore, restore_file,
 };

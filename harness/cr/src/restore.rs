@@ -13,6 +13,7 @@ mod error;
 mod files;
 pub(crate) mod ghosts;
 mod group;
+mod leftovers;
 mod parked;
 mod processes;
 mod stage;
@@ -118,9 +119,16 @@ pub struct Restored {
 ///
 /// What could not be restored, by name. The process should end then: some of it may be.
 pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    become_image(image, (options, None))
+}
+
+fn become_image(
+    image: &Image,
+    (options, image_path): (&RestoreOptions, Option<&Path>),
+) -> Result<Restored, RestoreError> {
     let limit = descriptor::raise_file_limit().context("setrlimit", "RLIMIT_NOFILE")?;
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    let stage = make(image, options)?;
+    let stage = make(image, (options, image_path))?;
     // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
     let restored = processes::become_tree(image, stage, options)?;
     if image.only_groups {
@@ -134,13 +142,16 @@ pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, Rest
 }
 
 /// Makes every open file description, and opens every working directory.
-fn make(image: &Image, options: &RestoreOptions) -> Result<Stage, RestoreError> {
+fn make(
+    image: &Image,
+    (options, image_path): (&RestoreOptions, Option<&Path>),
+) -> Result<Stage, RestoreError> {
     let tree = Tree::new(image, options)?;
     if let Some(parked) = &image.parked {
         return parked::take(image, parked, &tree);
     }
     let mut stage = Stage::new(image)?;
-    let ghosts = ghosts::make(image, &tree, &mut stage, options)?;
+    let ghosts = ghosts::make(image, &tree, &mut stage, (options, image_path))?;
     files::open(image, &tree, &mut stage)?;
     let arming = group::make(image, &tree, &ghosts, &mut stage, options)?;
     for (index, file) in image.files.iter().enumerate() {
@@ -156,12 +167,28 @@ fn make(image: &Image, options: &RestoreOptions) -> Result<Stage, RestoreError> 
     Ok(stage)
 }
 
-/// Reads an image and restores it.
+/// Reads an image and restores it. Before that, puts right what a restore from it left that was
+/// killed; should this one be, the next does so.
 ///
 /// # Errors
 ///
 /// That it is no image, or as [`restore`].
 pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
     let image = Image::read(path).map_err(RestoreError::read)?;
-    restore(&image, options)
+    clear_leftovers(&image, path, options)?;
+    become_image(&image, (options, Some(path)))
+}
+
+/// Puts right what restores from this image left that were killed: names of ghosts, our own
+/// directories, files that had to make way.
+///
+/// # Errors
+///
+/// What could not be put right. It is known still.
+pub fn clear_leftovers(
+    image: &Image,
+    path: &Path,
+    options: &RestoreOptions,
+) -> Result<(), RestoreError> {
+    leftovers::clear(path, &Tree::new(image, options)?)
 }

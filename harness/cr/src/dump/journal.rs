@@ -62,7 +62,7 @@ fn sibling(image: &Path, suffix: &str) -> PathBuf {
 
 /// When a process began, in ticks since the boot: the field `starttime` of /proc/PID/stat. With
 /// the pid, it names the process for good.
-pub(super) fn began(pid: Pid) -> io::Result<u64> {
+pub(crate) fn began(pid: Pid) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field, in parentheses, may contain anything.
     let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);

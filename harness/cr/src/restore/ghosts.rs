@@ -11,12 +11,14 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
+use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
@@ -41,9 +43,11 @@ pub(super) fn make(
     image: &Image,
     tree: &Tree,
     stage: &mut Stage,
-    options: &RestoreOptions,
+    (options, image_path): (&RestoreOptions, Option<&Path>),
 ) -> Result<Ghosts, RestoreError> {
     let mut maker = Maker {
+        image_path,
+        journal: None,
         image,
         tree,
         stage,
@@ -57,11 +61,17 @@ pub(super) fn make(
     let made = maker.all(options);
     // What was made goes away whether all of it could be made or not.
     let cleared = maker.clear();
+    if let (true, Some(journal)) = (cleared.is_ok(), maker.journal.take()) {
+        journal.remove()?;
+    }
     made.and(cleared)?;
     Ok(maker.ghosts)
 }
 
 struct Maker<'a> {
+    /// Where the journal goes that [`leftovers::clear`] needs if this process is killed.
+    image_path: Option<&'a Path>,
+    journal: Option<Journal>,
     image: &'a Image,
     tree: &'a Tree,
     stage: &'a mut Stage,
@@ -281,10 +291,16 @@ impl Maker<'_> {
         let last = c_string(last)?;
         match self.placed.iter_mut().find(|placed| placed.path == parent) {
             Some(placed) => placed.is_changed = true,
-            None => self.touch(&folder)?,
+            None => self.touch(&folder, parent)?,
         }
         let (folder, through) = self.through(folder, parent, mount)?;
-        let room = self.workrooms[mount].room(through);
+        let workroom = &self.workrooms[mount];
+        let stat = path::stat(&workroom.room, name).context("statx", "")?;
+        if let Some(journal) = &mut self.journal {
+            let from = (mount, workroom.name.to_bytes(), name.to_bytes());
+            journal.move_to(from, &stat, path)?;
+        }
+        let room = workroom.room(through);
         let to = folder.as_raw_fd();
         let moved = raw::renameat2(room, name, to, &last, libc::RENAME_NOREPLACE);
         let displaced = match moved {
@@ -368,61 +384,102 @@ impl Maker<'_> {
     }
 
     /// Remembers the times of a directory, once, before anything is made in it.
-    fn touch(&mut self, folder: &OwnedFd) -> Result<(), RestoreError> {
+    fn touch(&mut self, folder: &OwnedFd, path: &[u8]) -> Result<(), RestoreError> {
         let stat = path::stat(folder, c"").context("statx", "")?;
+        self.touched_since(folder, path, stat)
+    }
+
+    /// Remembers the times that a directory had.
+    fn touched_since(
+        &mut self,
+        folder: &OwnedFd,
+        path: &[u8],
+        stat: Stat,
+    ) -> Result<(), RestoreError> {
         let known =
             |(_, other): &(OwnedFd, Stat)| (other.device, other.ino) == (stat.device, stat.ino);
         if !self.touched.iter().any(known) {
+            if let Some(journal) = &mut self.journal {
+                journal.times(path, &stat)?;
+            }
             self.touched.push((duplicate(folder)?, stat));
         }
         Ok(())
     }
 
-    /// A directory of our own on the filesystem of a place: its mount point's key.
+    /// A directory of our own on the filesystem of a place, by the directory that it is in: the root
+    /// of its mount, or, for who may not write there, the first on the way to the place that is his.
     fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
         let mount = if place.mount.is_empty() {
             b"/".to_vec()
         } else {
             place.mount.clone()
         };
-        if self.workrooms.contains_key(&mount) {
-            return Ok(mount);
+        let denied = match self.workroom_in(&mount) {
+            Ok(()) => return Ok(mount),
+            Err(error) if is_denied(&error) => error,
+            Err(error) => return Err(error),
+        };
+        let own = nix::unistd::geteuid().as_raw();
+        let ends = (mount.len() + 1..place.path.len()).filter(|&at| place.path[at] == b'/');
+        for end in ends {
+            let above = &place.path[..end];
+            let Ok(folder) = self.tree.open(above, libc::O_PATH | libc::O_DIRECTORY) else {
+                break;
+            };
+            if path::stat(&folder, c"").context("statx", "")?.uid != own {
+                continue;
+            }
+            match self.workroom_in(above) {
+                Ok(()) => return Ok(above.to_vec()),
+                Err(error) if is_denied(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let parent = self.tree.open(&mount, libc::O_PATH | libc::O_DIRECTORY)?;
-        self.touch(&parent)?;
+        Err(denied)
+    }
+
+    fn workroom_in(&mut self, above: &[u8]) -> Result<(), RestoreError> {
+        if self.workrooms.contains_key(above) {
+            return Ok(());
+        }
+        let parent = self.tree.open(above, libc::O_PATH | libc::O_DIRECTORY)?;
+        let stat = path::stat(&parent, c"").context("statx", "")?;
+        if let (None, Some(image_path)) = (&self.journal, self.image_path) {
+            self.journal = Journal::create(image_path)?;
+        }
         for attempt in 0..100 {
             let name = format!(".notifreeze-{}-{attempt}", std::process::id());
             let name = c_string(name.as_bytes())?;
+            if let Some(journal) = &mut self.journal {
+                journal.room(above, name.to_bytes())?;
+            }
             match path::make_directory(&parent, &name, 0o700) {
                 Ok(()) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.made(above, name.to_bytes())?;
+                    }
+                    self.touched_since(&parent, above, stat)?;
                     let flags = libc::O_PATH | libc::O_DIRECTORY;
                     let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
-                    self.workrooms.insert(
-                        mount.clone(),
-                        Workroom {
-                            parent,
-                            name,
-                            room,
-                            bare: None,
-                        },
-                    );
-                    return Ok(mount);
+                    let workroom = Workroom {
+                        parent,
+                        name,
+                        room,
+                        bare: None,
+                    };
+                    self.workrooms.insert(above.to_vec(), workroom);
+                    return Ok(());
                 }
                 Err(Errno::EEXIST) => {}
                 Err(errno) => {
-                    return Err(RestoreError::call(
-                        "mkdirat",
-                        Text(&mount).to_string(),
-                        errno,
-                    ));
+                    let operand = Text(above).to_string();
+                    return Err(RestoreError::call("mkdirat", operand, errno));
                 }
             }
         }
-        Err(RestoreError::call(
-            "mkdirat",
-            Text(&mount).to_string(),
-            Errno::EEXIST,
-        ))
+        let operand = Text(above).to_string();
+        Err(RestoreError::call("mkdirat", operand, Errno::EEXIST))
     }
 
     fn fresh_name(&mut self) -> CString {
@@ -538,22 +595,37 @@ impl Maker<'_> {
     }
 }
 
+/// Whether it failed for want of a right that the caller may have elsewhere.
+fn is_denied(error: &RestoreError) -> bool {
+    let RestoreErrorKind::Call { errno, .. } = error.kind else {
+        return false;
+    };
+    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
+    empty_and_remove(&workroom.parent, &workroom.name, &workroom.room)
+}
+
 /// Removes a workroom. Only a failure leaves something in it: then it is emptied first, which
 /// whoever watches its parent hears. What was displaced is back by now, or stays.
-fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
-    let parent = workroom.parent.as_raw_fd();
-    let remove = || raw::unlinkat(parent, &workroom.name, libc::AT_REMOVEDIR).map(drop);
+pub(super) fn empty_and_remove(
+    parent: &OwnedFd,
+    name: &CStr,
+    room: &OwnedFd,
+) -> Result<(), RestoreError> {
+    let remove = || raw::unlinkat(parent.as_raw_fd(), name, libc::AT_REMOVEDIR).map(drop);
     if remove() != Err(Errno::ENOTEMPTY) {
         return Ok(());
     }
-    let path = crate::sys::handle::proc_path(&workroom.room);
+    let path = crate::sys::handle::proc_path(room);
     let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
     for entry in entries {
         let name = c_string(entry.file_name().as_encoded_bytes())?;
-        let stat = path::stat(&workroom.room, &name).context("statx", "")?;
+        let stat = path::stat(room, &name).context("statx", "")?;
         let is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
         let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
-        raw::unlinkat(workroom.room.as_raw_fd(), &name, flags).context("unlinkat", "")?;
+        raw::unlinkat(room.as_raw_fd(), &name, flags).context("unlinkat", "")?;
     }
     remove().context("rmdir", "of our own directory")
 }

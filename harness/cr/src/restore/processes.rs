@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -86,6 +87,7 @@ pub(super) fn become_tree(
             return Err(RestoreError::new(RestoreErrorKind::Child));
         }
     } else {
+        set_pdeathsig(None).context("prctl", "PR_SET_PDEATHSIG")?;
         raw::write(common.done.1, b".").context("write", "")?;
     }
     leave_stage(&common, process)?;
@@ -136,6 +138,7 @@ fn fork_children(common: &Common<'_>, parent: usize) -> Result<usize, RestoreErr
         if child.parent != pid {
             continue;
         }
+        let parent_pid = nix::unistd::getpid();
         let forked = spawn::fork_with_pid(Some(Pid::from_raw(child.pid))).map_err(|error| {
             let errno = error
                 .raw_os_error()
@@ -144,7 +147,14 @@ fn fork_children(common: &Common<'_>, parent: usize) -> Result<usize, RestoreErr
         })?;
         match (forked, child.exited) {
             (None, Some(status)) => end(status),
-            (None, None) => return fork_children(common, index),
+            (None, None) => {
+                // Half a tree is none: whoever restores may be killed, before this too.
+                set_pdeathsig(Signal::SIGKILL).context("prctl", "PR_SET_PDEATHSIG")?;
+                if nix::unistd::getppid() != parent_pid {
+                    std::process::exit(1);
+                }
+                return fork_children(common, index);
+            }
             (Some(pid), Some(_)) => wait_ended(pid)?,
             (Some(_), None) => {}
         }

@@ -1,5 +1,6 @@
 //! A dumper is killed at each of its system calls. What it leaves is a subject that is whole, or
-//! becomes so by [`cr::recover`], and an image that is complete or not there.
+//! becomes so by [`cr::recover`], and an image that is complete or not there. Who restores is killed
+//! too; what that leaves, the next restore clears.
 //!
 //! By default at every seventeenth of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
 //! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=all` at those too.
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             let (pid, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
             return parker(pid.parse().unwrap(), Path::new(&directory));
         }
+        Some(RESTORER) => return restorer(Path::new(&arguments.next().unwrap())),
         Some(RECOVERER) => return recoverer(Path::new(&arguments.next().unwrap())),
         Some(_) | None => {}
     }
@@ -77,6 +79,10 @@ fn main() -> ExitCode {
     trials.push(Trial::ignorable_test(
         "a_parked_listener_is_still_asked_by_who_waited_before",
         park_listener,
+    ));
+    trials.push(Trial::test(
+        "who_restores_may_be_killed_anywhere",
+        kill_restorer_everywhere,
     ));
     let trials = user::trials(permitted, trials);
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -121,6 +127,14 @@ fn recoverer(directory: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+const RESTORER: &str = "be-who-restores";
+
+/// Asks to be traced, and restores; stops as the subject did.
+fn restorer(directory: &Path) -> ExitCode {
+    trace::begin();
+    heir(directory)
 }
 
 const PARKER: &str = "be-who-parks";
@@ -231,6 +245,59 @@ fn park_listener() -> Result<Completion, Failed> {
 /// How long a process may take to ask.
 const LIMIT: Duration = Duration::from_millis(5000);
 const LIMIT_MS: i32 = 5000;
+
+/// A restore that is killed leaves nothing that the next one does not clear, and the image.
+fn kill_restorer_everywhere() -> Result<(), Failed> {
+    let calls = Calls::wanted();
+    let expected = Subject::start()?.read()?;
+    let this = std::env::current_exe()?;
+    let mut n_killed = 0;
+    let mut n_cleared = 0;
+    for n in (calls.first..).step_by(calls.step) {
+        let mut subject = Subject::start()?;
+        let directory = subject.directory().to_str().unwrap().to_owned();
+        let image = image_path(subject.directory());
+        let options = (&options(subject.directory()), Afterwards::Ends);
+        cr::dump_to_file(subject.pid(), &image, options)?;
+        subject.kill()?;
+        // Nobody is there now who could hear that it is looked at.
+        let tree = subject.tree()?;
+        let arguments = [RESTORER, &directory];
+        let ended = Traced::start(&this, &arguments, calls.with_fill)?.run_to_stop(n)?;
+        let mut check = || -> Result<bool, Failed> {
+            let left = fs::read_dir(image.parent().unwrap())?.count() > 1;
+            subject.start_heir(std::process::Command::new(&this).args([HEIR, &directory]))?;
+            expected.expect(&subject.read()?)?;
+            if subject.tree()? != tree {
+                return Err(format!("{tree:#?} became {:#?}", subject.tree()?).into());
+            }
+            if fs::read_dir(image.parent().unwrap())?.count() > 1 {
+                return Err("leftovers beside the image".into());
+            }
+            let strays = subject.strays()?;
+            if !strays.is_empty() {
+                return Err(format!("leftovers {strays:?}").into());
+            }
+            Ok(left)
+        };
+        let left = check().map_err(|error| {
+            let problem = error.message().unwrap_or_default();
+            format!("killed at call {n} ({ended}): {problem}")
+        })?;
+        n_cleared += usize::from(left);
+        match ended {
+            Ended::Killed { .. } => n_killed += 1,
+            Ended::Exited(0) => break,
+            Ended::Exited(status) => return Err(format!("the restorer failed: {status}").into()),
+        }
+    }
+    eprintln!("restore: killed at {n_killed} calls, {n_cleared} times there was a journal");
+    let is_whole = calls.first == 0;
+    if is_whole && (n_killed < 100 / calls.step || n_cleared < 20 / calls.step) {
+        return Err(format!("killed at {n_killed} calls, {n_cleared} cleared").into());
+    }
+    Ok(())
+}
 
 fn image_path(directory: &Path) -> PathBuf {
     directory.join("images/image")

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -64,10 +65,20 @@ impl Subject {
         self.directory.path()
     }
 
-    /// Kills it, and starts another that stops in its place.
-    pub(crate) fn replace(&mut self, heir: &mut Command) -> Result<(), Failed> {
+    pub(crate) fn kill(&mut self) -> Result<(), Failed> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Kills it, and starts another that stops in its place.
+    pub(crate) fn replace(&mut self, heir: &mut Command) -> Result<(), Failed> {
+        self.kill()?;
+        self.start_heir(heir)
+    }
+
+    /// Starts another that stops in the place of one that was killed.
+    pub(crate) fn start_heir(&mut self, heir: &mut Command) -> Result<(), Failed> {
         self.child = heir.spawn()?;
         match waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED))? {
             WaitStatus::Stopped(..) => Ok(()),
@@ -105,6 +116,37 @@ impl Subject {
             state.next_wds.push(next_wd);
         }
         Ok(state)
+    }
+
+    /// Every file below its tree: path, inode, time of change of content, and content.
+    pub(crate) fn tree(&self) -> Result<Vec<String>, Failed> {
+        let mut found = Vec::new();
+        let mut next = vec![self.directory().join("tree")];
+        while let Some(path) = next.pop() {
+            let metadata = fs::symlink_metadata(&path)?;
+            let mut text = format!("{} {}", path.display(), metadata.ino());
+            if metadata.is_dir() {
+                let entries = fs::read_dir(&path)?.map(|entry| entry.map(|entry| entry.path()));
+                next.extend(entries.collect::<Result<Vec<_>, _>>()?);
+            } else {
+                text += &format!(" {:?}", fs::read(&path)?);
+            }
+            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+            found.push(format!("{text} {seconds}.{nanoseconds:09}"));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// What is in the roots of mounts that a restore may put something into.
+    pub(crate) fn strays(&self) -> Result<Vec<String>, Failed> {
+        let root = fs::read_dir("/")?.chain(fs::read_dir("/tmp")?);
+        let names = root.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<Result<_, std::io::Error>>()?;
+        let ours = names
+            .into_iter()
+            .filter(|it| it.starts_with(".notifreeze-"));
+        Ok(ours.collect())
     }
 
     /// The letter of /proc/PID/stat: T for stopped.
@@ -184,6 +226,21 @@ pub(crate) fn run(directory: &Path) -> ExitCode {
     watch::add_watch_on(group, &ghost, all).unwrap();
     fs::remove_file("ghost").unwrap();
     nix::unistd::write(&ghost, b"ghostly").unwrap();
+    // One whose name is another's by now, and one whose directory is gone.
+    fs::create_dir("lost").unwrap();
+    let ghosts = ["taken", "lost/f"].map(|name| {
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(name);
+        let ghost = options.unwrap();
+        nix::unistd::write(&ghost, name.as_bytes()).unwrap();
+        fs::remove_file(name).unwrap();
+        ghost
+    });
+    fs::remove_dir("lost").unwrap();
+    fs::write("taken", "the one that took it").unwrap();
     fs::write("d/f", "other content").unwrap();
     fs::rename("d/f", "d/moved").unwrap();
     fs::remove_file("gone").unwrap();
@@ -200,6 +257,6 @@ pub(crate) fn run(directory: &Path) -> ExitCode {
         let _ = raw::close(fd);
     }
     raise(Signal::SIGSTOP).unwrap();
-    assert!(group.as_raw_fd() > 2 && ghost.as_raw_fd() > 2);
+    assert!(group.as_raw_fd() > 2 && ghost.as_raw_fd() > 2 && ghosts[1].as_raw_fd() > 2);
     ExitCode::SUCCESS
 }

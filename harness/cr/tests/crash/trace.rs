@@ -105,8 +105,18 @@ impl Traced {
         Ok(Self { pid })
     }
 
+    /// Lets it run up to its `n`th call, and kills it there; or to where it stops itself, which is
+    /// its end.
+    pub(crate) fn run_to_stop(self, n: usize) -> Result<Ended, Failed> {
+        self.run(n, true)
+    }
+
     /// Lets it run up to its `n`th call, and kills it there; or to its end.
     pub(crate) fn run_to(self, n: usize) -> Result<Ended, Failed> {
+        self.run(n, false)
+    }
+
+    fn run(self, n: usize, stops: bool) -> Result<Ended, Failed> {
         let mut n_calls = 0;
         let mut killed = None;
         loop {
@@ -124,6 +134,11 @@ impl Traced {
                     }
                     n_calls += 1;
                     go_on(tid, None)?;
+                }
+                WaitStatus::Stopped(tid, Signal::SIGSTOP) if stops && tid == self.pid => {
+                    kill(self.pid, Signal::SIGKILL)?;
+                    waitpid(self.pid, Some(WaitPidFlag::__WALL))?;
+                    return Ok(Ended::Exited(0));
                 }
                 // A new thread begins with a stop.
                 WaitStatus::PtraceEvent(tid, ..) | WaitStatus::Stopped(tid, Signal::SIGSTOP) => {

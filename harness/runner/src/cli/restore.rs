@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         cookie_distance: args.cookie_distance,
         ..RestoreOptions::default()
     };
-    if let Err(error) = cr::restore(&image, &options) {
+    if let Err(error) = cr::restore_file(&show::file(&args.images), &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
     }

@@ -37,12 +37,17 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     Ok(crate::EXIT_OK)
 }
 
-/// Reads an image, or the one in a folder.
-pub(super) fn read(path: &Path) -> Result<Image, String> {
-    let file = if path.is_dir() {
+/// The image of a folder, or the image itself.
+pub(super) fn file(path: &Path) -> PathBuf {
+    if path.is_dir() {
         path.join(IMAGE)
     } else {
         path.to_path_buf()
-    };
+    }
+}
+
+/// Reads an image, or the one in a folder.
+pub(super) fn read(path: &Path) -> Result<Image, String> {
+    let file = file(path);
     Image::read(&file).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -1,0 +1,430 @@
+//! What a restore that is killed leaves of the ghosts that it was making, and how it is cleared.
+//!
+//! For a moment a ghost has its name again, and where another file had that name by then, that file
+//! is in a directory of ours. So before anything is renamed a journal beside the image says what is
+//! about to be: [`clear`] finds from there what is not as it was, and puts it right. The next
+//! restore from the image does so before anything else.
+//!
+//! A journal is believed if it is of this boot and of the caller's own: it did not come with the
+//! image.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::error::{Context, RestoreError};
+use super::tree::{Tree, c_string, link_to, split};
+use crate::dump::{boot_id, journal::began};
+use crate::sys::path::{self, Stat, bare_tree, open_beneath};
+use crate::sys::raw;
+
+/// Between the name of the image and the pid of who restores.
+const SUFFIX: &str = ".restore-";
+
+/// Most bytes of a journal that are read: a line for each of a million ghosts.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// The journal of a restore under way.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Makes the journal of a restore from this image; none where nothing can be written beside it.
+    pub(super) fn create(image: &Path) -> Result<Option<Self>, RestoreError> {
+        let pid = std::process::id();
+        let mut path = image.as_os_str().to_owned();
+        path.push(format!("{SUFFIX}{pid}"));
+        let path = PathBuf::from(path);
+        let create = || -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            let began = began(Pid::this())?;
+            file.write_all(format!("{} {pid} {began}\n", boot_id()).as_bytes())?;
+            Ok(file)
+        };
+        match create() {
+            Ok(file) => Ok(Some(Self { path, file })),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EROFS | libc::EACCES | libc::EPERM)
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(of_io("journal", &path, &error)),
+        }
+    }
+
+    fn note(&mut self, line: &Line<'_>) -> Result<(), RestoreError> {
+        // One call, so that a line is there or not.
+        let written = self.file.write_all(line.print().as_bytes());
+        written.map_err(|error| of_io("write", &self.path, &error))
+    }
+
+    /// A directory of ours is about to be made below a mount's root.
+    pub(super) fn room(&mut self, mount: &[u8], name: &[u8]) -> Result<(), RestoreError> {
+        self.note(&Line::Room { mount, name })
+    }
+
+    /// The directory that was to be made is ours.
+    pub(super) fn made(&mut self, mount: &[u8], name: &[u8]) -> Result<(), RestoreError> {
+        self.note(&Line::Made { mount, name })
+    }
+
+    /// What has a name in the room is about to get this path.
+    pub(super) fn move_to(
+        &mut self,
+        (mount, room, name): (&[u8], &[u8], &[u8]),
+        stat: &Stat,
+        path: &[u8],
+    ) -> Result<(), RestoreError> {
+        let is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
+        let ino = stat.ino;
+        self.note(&Line::Move {
+            mount,
+            room,
+            name,
+            ino,
+            is_directory,
+            path,
+        })
+    }
+
+    /// The times of a directory are about to change.
+    pub(super) fn times(&mut self, path: &[u8], stat: &Stat) -> Result<(), RestoreError> {
+        let times = [stat.accessed, stat.modified];
+        self.note(&Line::Times { path, times })
+    }
+
+    /// Everything is as it was.
+    pub(super) fn remove(self) -> Result<(), RestoreError> {
+        fs::remove_file(&self.path).map_err(|error| of_io("unlink", &self.path, &error))
+    }
+}
+
+/// A line of a journal.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Room {
+        mount: &'a [u8],
+        name: &'a [u8],
+    },
+    Made {
+        mount: &'a [u8],
+        name: &'a [u8],
+    },
+    Move {
+        mount: &'a [u8],
+        room: &'a [u8],
+        name: &'a [u8],
+        ino: u64,
+        is_directory: bool,
+        path: &'a [u8],
+    },
+    Times {
+        path: &'a [u8],
+        times: [(i64, i64); 2],
+    },
+}
+
+impl Line<'_> {
+    fn print(&self) -> String {
+        let hex = |bytes: &[u8]| -> String {
+            // A word that is empty would be none.
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                + "."
+        };
+        match self {
+            Self::Room { mount, name } => format!("room {} {}\n", hex(mount), hex(name)),
+            Self::Made { mount, name } => format!("made {} {}\n", hex(mount), hex(name)),
+            Self::Move {
+                mount,
+                room,
+                name,
+                ino,
+                is_directory,
+                path,
+            } => {
+                let (mount, room, name) = (hex(mount), hex(room), hex(name));
+                let is_directory = u8::from(*is_directory);
+                format!(
+                    "move {mount} {room} {name} {ino} {is_directory} {}\n",
+                    hex(path)
+                )
+            }
+            Self::Times { path, times } => {
+                let [(a, an), (m, mn)] = times;
+                format!("times {} {a} {an} {m} {mn}\n", hex(path))
+            }
+        }
+    }
+}
+
+/// The first word of a line, the bytes and the numbers that follow.
+type Words<'a> = (&'a str, Vec<Vec<u8>>, Vec<i64>);
+
+fn words(line: &str) -> Option<Words<'_>> {
+    let mut words = line.split(' ');
+    let kind = words.next()?;
+    let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+    for word in words {
+        match word.strip_suffix('.') {
+            Some(digits) => {
+                let pairs = digits.as_bytes().chunks(2);
+                let byte =
+                    |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+                bytes.push(pairs.map(byte).collect::<Option<Vec<u8>>>()?);
+            }
+            None => numbers.push(word.parse().ok()?),
+        }
+    }
+    Some((kind, bytes, numbers))
+}
+
+/// Puts right what restores from this image left that were killed.
+pub(super) fn clear(image: &Path, tree: &Tree) -> Result<(), RestoreError> {
+    let directory = match image.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let prefix = [
+        image.file_name().unwrap_or_default().as_encoded_bytes(),
+        SUFFIX.as_bytes(),
+    ]
+    .concat();
+    let failed = |error: io::Error| of_io("readdir", directory, &error);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(&prefix) {
+            let path = entry.path();
+            let Some(text) = read(&path).map_err(|error| of_io("journal", &path, &error))? else {
+                continue;
+            };
+            clear_one(&text, tree).map_err(|error| error.at(&path.display().to_string()))?;
+            fs::remove_file(&path).map_err(|error| of_io("unlink", &path, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a journal that is ours, of a process that is gone; none of another.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.len() > MOST_BYTES {
+        return Ok(None);
+    }
+    let text = io::read_to_string(file)?;
+    let Some((head, lines)) = text.split_once('\n') else {
+        return Ok(Some(String::new()));
+    };
+    let mut words = head.split(' ');
+    let (boot, pid, start) = (words.next(), words.next(), words.next());
+    let is_of_this_boot = boot.is_some_and(|boot| !boot.is_empty() && boot == boot_id());
+    let pid = pid.and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
+    let start: Option<u64> = start.and_then(|start| start.parse().ok());
+    let lives = pid.is_some_and(|pid| began(pid).ok() == start);
+    Ok((is_of_this_boot && !lives).then(|| lines.to_owned()))
+}
+
+fn clear_one(lines: &str, tree: &Tree) -> Result<(), RestoreError> {
+    let lines: Vec<_> = lines.lines().filter_map(words).collect();
+    // The last first: what is in a directory before the directory.
+    for (kind, bytes, numbers) in lines.iter().rev() {
+        if let ("move", [mount, room, name, path], [ino, is_directory]) =
+            (*kind, &bytes[..], &numbers[..])
+        {
+            let (ino, is_directory) = (ino.cast_unsigned(), *is_directory == 1);
+            move_back(tree, (mount, room, name), (ino, is_directory), path)?;
+        }
+    }
+    for (kind, bytes, _) in &lines {
+        if let ("made", [mount, name]) = (*kind, &bytes[..]) {
+            remove_room(tree, mount, name, Contents::Ours)?;
+        }
+    }
+    for (kind, bytes, _) in &lines {
+        if let ("room", [mount, name]) = (*kind, &bytes[..]) {
+            remove_room(tree, mount, name, Contents::Unknown)?;
+        }
+    }
+    for (kind, bytes, numbers) in &lines {
+        if let ("times", [path], [a, an, m, mn]) = (*kind, &bytes[..], &numbers[..])
+            && let Some(folder) = there(tree.open(path, libc::O_PATH | libc::O_DIRECTORY))?
+        {
+            let times = [(*a, *an), (*m, *mn)];
+            raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), &times, 0)
+                .context("utimensat", "")?;
+        }
+    }
+    Ok(())
+}
+
+/// None where something is not there any more: then it is as it is to be.
+fn there<T>(result: Result<T, RestoreError>) -> Result<Option<T>, RestoreError> {
+    use super::error::RestoreErrorKind::Call;
+    match result {
+        Err(RestoreError {
+            kind:
+                Call {
+                    errno: Errno::ENOENT | Errno::ENOTDIR,
+                    ..
+                },
+            ..
+        }) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Gives a path back to who had it. What is in the room is the ghost, which had not got there, or
+/// who had to make way for it; the inode's number tells.
+fn move_back(
+    tree: &Tree,
+    (mount, room, name): (&[u8], &[u8], &[u8]),
+    (ino, is_directory): (u64, bool),
+    path: &[u8],
+) -> Result<(), RestoreError> {
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let Some(parent) = there(tree.open(mount, directory))? else {
+        return Ok(());
+    };
+    let opened = open_beneath(&parent, &c_string(room)?, directory, 0).context("open", "");
+    let Some(room) = there(opened)? else {
+        return Ok(());
+    };
+    let (above, last) = split(path);
+    let (name, last) = (c_string(name)?, c_string(last)?);
+    // Where another filesystem is mounted over the directory, below that.
+    let mut roots = vec![(parent, above.strip_prefix(mount).unwrap_or(above))];
+    if let Ok(bare) = bare_tree(&roots[0].0, c"") {
+        roots.push((bare, roots[0].1));
+    }
+    for (root, below) in &roots {
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let below = c_string(if below.is_empty() { b"." } else { below })?;
+        let opened = open_beneath(root, &below, directory, 0).context("open", "");
+        let Some(folder) = there(opened)? else {
+            continue;
+        };
+        let own = inode_of(&folder, &last)? == Some(ino);
+        let aside = inode_of(&room, &name)?.filter(|&aside| aside != ino);
+        let unlink = || {
+            let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
+            raw::unlinkat(folder.as_raw_fd(), &last, flags)
+                .map(drop)
+                .context("unlinkat", "of a ghost's name")
+        };
+        match (own, aside) {
+            (false, _) => {}
+            (true, None) => unlink()?,
+            (true, Some(_)) => {
+                // In the room they are of any type; a directory takes no file's name, and the
+                // other way round.
+                let (from, to) = (room.as_raw_fd(), folder.as_raw_fd());
+                raw::renameat2(from, &name, to, &last, libc::RENAME_EXCHANGE)
+                    .context("renameat2", "back")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn inode_of(folder: &OwnedFd, name: &std::ffi::CStr) -> Result<Option<u64>, RestoreError> {
+    match path::stat(folder, name) {
+        Ok(stat) => Ok(Some(stat.ino)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(RestoreError::call("statx", "", errno)),
+    }
+}
+
+/// What is in a directory of our name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    /// By now, ghosts and nothing else.
+    Ours,
+    /// It may be that of another, which had the name first.
+    Unknown,
+}
+
+fn remove_room(
+    tree: &Tree,
+    mount: &[u8],
+    name: &[u8],
+    contents: Contents,
+) -> Result<(), RestoreError> {
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let Some(parent) = there(tree.open(mount, directory))? else {
+        return Ok(());
+    };
+    let name = c_string(name)?;
+    if contents == Contents::Unknown {
+        // Not if there is something in it.
+        let _ = raw::unlinkat(parent.as_raw_fd(), &name, libc::AT_REMOVEDIR);
+        return Ok(());
+    }
+    let opened = open_beneath(&parent, &name, directory, 0).context("open", "");
+    match there(opened)? {
+        Some(room) => super::ghosts::empty_and_remove(&parent, &name, &room),
+        None => Ok(()),
+    }
+}
+
+fn of_io(call: &'static str, path: &Path, error: &io::Error) -> RestoreError {
+    let errno = error
+        .raw_os_error()
+        .map_or(Errno::UnknownErrno, Errno::from_raw);
+    RestoreError::call(call, path.display().to_string(), errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        let line = Line::Move {
+            mount: b"/",
+            room: b".notifreeze-1-0",
+            name: b"",
+            ino: 7,
+            is_directory: true,
+            path: b"/a b\n\xff",
+        };
+        let text = line.print();
+        let (kind, bytes, numbers) = words(text.trim_end()).expect("a line");
+        assert_eq!(kind, "move");
+        assert_eq!(numbers, [7, 1]);
+        let expected: [&[u8]; 4] = [b"/", b".notifreeze-1-0", b"", b"/a b\n\xff"];
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn half_a_line_is_none() {
+        assert_eq!(
+            words("move 2f. 3"),
+            Some(("move", vec![b"/".to_vec()], vec![3]))
+        );
+        assert_eq!(words("move 2"), Some(("move", vec![], vec![2])));
+        assert_eq!(words("move 2f.x"), None);
+    }
+}
