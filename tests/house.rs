@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use notifreeze::gate;
 use serde_json::Value;
 
 /// What each crate may depend on, of ours. A line more is a design change: its own commit, its own
@@ -278,13 +279,23 @@ fn every_snapshot_has_its_scenario() {
     for path in files_below("snapshots", "snap") {
         let below = path.strip_prefix(root().join("snapshots")).expect("below");
         let scenario: PathBuf = below.iter().skip(1).collect();
+        let stem = scenario.file_stem().expect("a name").to_string_lossy();
+        let name = gate::scenario_of(&stem);
         let scenario = root()
             .join("scenarios")
-            .join(scenario)
+            .join(scenario.with_file_name(name))
             .with_extension("scn");
         assert!(
             scenario.exists(),
             "{}: no scenario produces it",
+            path.display()
+        );
+        let engine = below.iter().next().expect("a folder").to_string_lossy();
+        let header = format!("\nknown {engine} ");
+        let text = fs::read_to_string(&scenario).expect("a scenario");
+        assert!(
+            name == stem || text.contains(&format!("{header}races ")),
+            "{}: the scenario does not say that {engine} races",
             path.display()
         );
     }

@@ -240,7 +240,7 @@ fn judge(case: &Case, engine: &EngineSpec, options: &Options, report: &mut Repor
     own.known
         .retain(|known| [engine.name(), engine.folder()].contains(&known.engine.as_str()));
     let rendered = verify::render(&own, control, restored, &report.differences);
-    report.recorded = recorded(case, engine, options);
+    report.recorded = recorded(case, engine, options, &rendered);
     let known = known(case, engine);
     let verdict = verify::judge(
         &report.differences,
@@ -262,7 +262,7 @@ fn judge_failure(
     report: &mut Report,
     reason: String,
 ) -> Verdict {
-    report.recorded = recorded(case, engine, options);
+    report.recorded = recorded(case, engine, options, &reason);
     let known = known(case, engine);
     let verdict = match &report.recorded {
         _ if known.is_empty() => Verdict::Fail(format!("{engine}: {reason}")),
@@ -279,9 +279,14 @@ fn judge_failure(
     verdict
 }
 
-fn recorded(case: &Case, engine: &EngineSpec, options: &Options) -> Option<String> {
+/// The snapshot to hold a text against: of a race the outcome that it is, if it is one of them.
+fn recorded(case: &Case, engine: &EngineSpec, options: &Options, rendered: &str) -> Option<String> {
     match options.snapshot {
-        Snapshot::Compare => gate::recorded(case, engine),
+        Snapshot::Compare => {
+            let outcomes = gate::outcomes(case, engine);
+            let seen = outcomes.iter().find(|text| gate::same(text, rendered));
+            seen.or(outcomes.first()).cloned()
+        }
         Snapshot::Ignore => None,
     }
 }

@@ -30,11 +30,45 @@ pub fn path(case: &Case, engine: &EngineSpec) -> Option<PathBuf> {
     Some(folder(case, engine)?.join(format!("{stem}.snap")))
 }
 
-/// The recorded text; none where nothing is recorded.
+/// Outcomes of one race that are recorded at most: what comes out in more ways says nothing.
+pub const MOST_OUTCOMES: usize = 9;
+
+/// The recorded text, of a race that of its first outcome; none where nothing is recorded.
 #[must_use]
 pub fn recorded(case: &Case, engine: &EngineSpec) -> Option<String> {
-    let text = fs::read_to_string(path(case, engine)?).ok()?;
-    Some(content(&text).to_owned())
+    outcomes(case, engine).into_iter().next()
+}
+
+/// The recorded texts: none where nothing is recorded, several where the scenario says of this engine
+/// that it `races`, each outcome in a file of its own, `NAME.2.snap` beside `NAME.snap`.
+#[must_use]
+pub fn outcomes(case: &Case, engine: &EngineSpec) -> Vec<String> {
+    let texts = paths(case, engine).into_iter();
+    texts
+        .map_while(|path| fs::read_to_string(path).ok())
+        .map(|text| content(&text).to_owned())
+        .collect()
+}
+
+/// Where outcomes are recorded, the first one first.
+fn paths(case: &Case, engine: &EngineSpec) -> Vec<PathBuf> {
+    let races = case.scenario.known.iter();
+    let races = races
+        .filter(|known| engine.is_meant(known))
+        .any(|known| known.races);
+    let n_most = if races { MOST_OUTCOMES } else { 1 };
+    let Some(first) = path(case, engine) else {
+        return Vec::new();
+    };
+    let others = (2..=n_most).map(|number| first.with_extension(format!("{number}.snap")));
+    std::iter::once(first.clone()).chain(others).collect()
+}
+
+/// The name of the scenario that a snapshot is of, from the stem of its file: `NAME.2` is an outcome of
+/// `NAME`. What names scenarios have, a test of the tree checks.
+#[must_use]
+pub fn scenario_of(stem: &str) -> &str {
+    stem.split('.').next().unwrap_or(stem)
 }
 
 /// The part of a snapshot file behind insta's header.
@@ -44,13 +78,24 @@ fn content(text: &str) -> &str {
         .map_or(text, |(_, content)| content)
 }
 
-/// Writes the text as the snapshot, in the place of what was there.
+/// Writes the text as the snapshot, in the place of what was there; of a race, beside what was there.
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// If the file cannot be written, or a race has more outcomes than can be recorded.
 pub fn accept(case: &Case, engine: &EngineSpec, rendered: &str) -> std::io::Result<()> {
-    write(case, engine, rendered, "snap")
+    let recorded = outcomes(case, engine);
+    if recorded.iter().any(|text| same(text, rendered)) {
+        return Ok(());
+    }
+    let paths = paths(case, engine);
+    match paths.get(recorded.len()).or(paths.first()) {
+        Some(_) if paths.len() > 1 && recorded.len() == paths.len() => Err(std::io::Error::other(
+            format!("a race of more than {MOST_OUTCOMES} outcomes"),
+        )),
+        Some(path) => write(path, rendered),
+        None => Ok(()),
+    }
 }
 
 /// Writes the text beside the snapshot, for `cargo insta review`.
@@ -59,19 +104,18 @@ pub fn accept(case: &Case, engine: &EngineSpec, rendered: &str) -> std::io::Resu
 ///
 /// If the file cannot be written.
 pub fn offer(case: &Case, engine: &EngineSpec, rendered: &str) -> std::io::Result<()> {
-    write(case, engine, rendered, "snap.new")
+    match path(case, engine) {
+        Some(path) => write(&path.with_extension("snap.new"), rendered),
+        None => Ok(()),
+    }
 }
 
-fn write(case: &Case, engine: &EngineSpec, rendered: &str, ending: &str) -> std::io::Result<()> {
-    let Some(path) = path(case, engine) else {
-        return Ok(());
-    };
+fn write(path: &Path, rendered: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let path = path.with_extension(ending);
     fs::write(
-        &path,
+        path,
         format!("---\nsource: {SOURCE}\n---\n{}\n", rendered.trim_end()),
     )
 }

@@ -250,7 +250,7 @@ impl Reader {
     }
 
     fn known(&mut self, mut cursor: Cursor, line: Range<usize>) {
-        let form = ProblemKind::HeaderSyntax(r#"known ENGINE [<= VERSION] "why""#);
+        let form = ProblemKind::HeaderSyntax(r#"known ENGINE [<= VERSION] [races] "why""#);
         let Some(quote) = cursor.rest().find('"') else {
             self.problems.push(form.at(line));
             return;
@@ -258,7 +258,8 @@ impl Reader {
         let before = &cursor.rest()[..quote];
         let mut words = before.split_ascii_whitespace();
         let engine = words.next().filter(|word| is_engine_name(word));
-        let versions: Vec<&str> = words.collect();
+        let mut versions: Vec<&str> = words.collect();
+        let races = versions.pop_if(|word| *word == "races").is_some();
         let has_form = versions.len().is_multiple_of(2)
             && versions
                 .chunks(2)
@@ -271,6 +272,7 @@ impl Reader {
                 self.parsed.scenario.known.push(Known {
                     engine: engine.to_owned(),
                     versions,
+                    races,
                     why: String::from_utf8_lossy(&why).into_owned(),
                 });
             }

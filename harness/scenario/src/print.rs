@@ -62,6 +62,9 @@ impl Display for Known {
         if let Some(versions) = &self.versions {
             write!(f, " {versions}")?;
         }
+        if self.races {
+            f.write_str(" races")?;
+        }
         write!(f, " {}", crate::Bytes::from(self.why.as_str()))
     }
 }

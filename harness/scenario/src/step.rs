@@ -22,13 +22,16 @@ pub struct Scenario {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement(pub String);
 
-/// `known ENGINE [VERSION RANGE] "why"`.
+/// `known ENGINE [VERSION RANGE] [races] "why"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The engine's name: `criu`, `classic`, `builtin` ...
     pub engine: String,
     /// A bound such as `<= 4.1.1`; none means every version.
     pub versions: Option<String>,
+    /// What the engine does is decided by a race within it: each outcome has a snapshot of its own, and
+    /// any of them will do.
+    pub races: bool,
     pub why: String,
 }
 

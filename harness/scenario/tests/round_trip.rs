@@ -156,9 +156,11 @@ fn scenario() -> impl Strategy<Value = Scenario> {
 
 fn known() -> impl Strategy<Value = Known> {
     let versions = prop_oneof![Just(None), Just(Some("<= 4.1.1".to_owned()))];
-    ("[a-z][a-z0-9-]{0,8}", versions, ".{0,20}").prop_map(|(engine, versions, why)| Known {
+    let engine = "[a-z][a-z0-9-]{0,8}";
+    (engine, versions, any::<bool>(), ".{0,20}").prop_map(|(engine, versions, races, why)| Known {
         engine,
         versions,
+        races,
         why,
     })
 }

@@ -242,6 +242,7 @@ mod tests {
         Known {
             engine: "criu".to_owned(),
             versions: None,
+            races: false,
             why: "drops queues".to_owned(),
         }
     }

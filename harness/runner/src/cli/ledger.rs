@@ -58,9 +58,16 @@ fn expected(case: &Case, engine: &EngineSpec) -> (&'static str, Vec<String>) {
     let known = case.scenario.known.iter();
     let headers = known.filter(|known| known.engine == engine.name());
     let reasons: Vec<String> = headers
-        .map(|known| match &known.versions {
-            Some(versions) => format!("{versions}: {}", known.why),
-            None => known.why.clone(),
+        .map(|known| {
+            let versions = known
+                .versions
+                .iter()
+                .map(|versions| format!("{versions}: "));
+            let races = known.races.then(|| {
+                let n_outcomes = gate::outcomes(case, engine).len();
+                format!("a race, {n_outcomes} outcomes recorded: ")
+            });
+            versions.chain(races).chain([known.why.clone()]).collect()
         })
         .collect();
     if !reasons.is_empty() {

@@ -12,6 +12,9 @@ use scenario::{Arg, ArgKind, Bytes, Call, FlagSet, Object, Scenario};
 
 use super::descriptor::Seen;
 
+/// What the names of the links that `--link-remap` makes begin with.
+const CRIU_LINK: &[u8] = b"link_remap.";
+
 /// The paths that a scenario names. They are what may be looked up without listing a directory,
 /// which would make events.
 #[derive(Clone, Debug)]
@@ -80,9 +83,14 @@ impl Names {
 
     /// The name in an event. That of a file made by `O_TMPFILE` is `#` and its inode number
     /// (`d_mark_tmpfile`), which no more stays the same than any other inode number: only the `#` of
-    /// it is shown, in a scenario that makes such files.
+    /// it is shown, in a scenario that makes such files. The same of the links that CRIU makes, which it
+    /// numbers as the files of its image.
     #[must_use]
     pub fn of_event(&self, name: &[u8]) -> Bytes {
+        let link = name.strip_prefix(CRIU_LINK);
+        if link.is_some_and(|number| number.iter().all(u8::is_ascii_digit)) {
+            return Bytes([CRIU_LINK, b"#"].concat());
+        }
         match name.strip_prefix(b"#") {
             Some(number) if self.has_unnamed && number.iter().all(u8::is_ascii_digit) => {
                 Bytes::from("#")

@@ -150,6 +150,13 @@ fn mask_words(text: &str) -> String {
             Some((_, inode)) if is_number && ["opened", "need"].contains(&last) => {
                 format!("?:{inode}")
             }
+            // Files of an image are numbered in the order that dump meets them, those of the program
+            // itself first, however many it is made of.
+            _ if word.starts_with("id=0x") => "id=?".to_owned(),
+            _ if word.starts_with("0x") && last == "for" => {
+                let colon = if word.ends_with(':') { ":" } else { "" };
+                format!("?{colon}")
+            }
             _ if is_number && VARYING.contains(&last.trim_end_matches([':', '='])) => {
                 "?".to_owned()
             }
@@ -218,10 +225,14 @@ mod tests {
         check(
             "(00.02) Error (criu/files-reg.c:1500): Unaccessible path opened 49:1, need 46:2\n\
              (00.02)      1: Error (criu/cr-restore.c:1): 2 exited, status=1\n\
-             (00.02) Error (criu/fsnotify.c:400): fsnotify: Can't find mnt_id 0x57\n",
+             (00.02) Error (criu/fsnotify.c:400): fsnotify: Can't find mnt_id 0x57\n\
+             (00.02) Error (criu/fsnotify.c:600): fsnotify: Can't create inotify for 0x000006: No\n\
+             (00.02) Error (criu/files.c:1200): Unable to open fd=3 id=0x6\n",
             &[
                 "Unaccessible path opened ?:1, need ?:2",
                 "fsnotify: Can't find mnt_id ?",
+                "fsnotify: Can't create inotify for ?: No",
+                "Unable to open fd=3 id=?",
             ],
         );
     }
