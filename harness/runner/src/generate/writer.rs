@@ -209,6 +209,8 @@ impl Writer {
     }
 }
 
+const FAN_MARK_FILESYSTEM: u64 = 0x100;
+
 /// What the machine has to have for these steps.
 fn requires(steps: &[Step]) -> Vec<Requirement> {
     let words = [
@@ -219,8 +221,19 @@ fn requires(steps: &[Step]) -> Vec<Requirement> {
         let mut calls = steps.iter().map(|step| step.call);
         calls.any(|it| it == *call)
     });
-    needed
-        .map(|(_, word)| Requirement((*word).to_owned()))
+    // Whoever may have such a mark only by a user namespace of its own does not get it again: a group
+    // is restored with no more rights than fdinfo shows it to have.
+    let filesystem = steps.iter().any(|step| {
+        let flags = step.args.get(1);
+        let on_filesystem =
+            |flags: &Arg| matches!(flags, Arg::Flags(_, flags) if flags & FAN_MARK_FILESYSTEM != 0);
+        step.call == Call::FanotifyMark && flags.is_some_and(on_filesystem)
+    });
+    filesystem
+        .then_some("root")
+        .into_iter()
+        .chain(needed.map(|(_, word)| *word))
+        .map(|word| Requirement(word.to_owned()))
         .collect()
 }
 
