@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Stops at its last step until it is killed: the child never parks, so the run never ends.
@@ -15,6 +16,23 @@ mknod(\"fifo\", S_IFIFO|0644)
 open(\"fifo\", O_RDWR) = fifo
 read(fifo) = ?
 checkpoint
+";
+
+/// One process waits for another's permission, and that one as above: no group that is told of the
+/// file can be closed meanwhile.
+const ENDLESS_PERMISSION: &str = "\
+# Hangs: a process waits for permission, and its listener for a fifo that nobody writes to.
+requires root
+mknod(\"f\", S_IFREG|0644)
+mknod(\"fifo\", S_IFIFO|0644)
+open(\"fifo\", O_RDWR) = fifo
+fanotify_init(FAN_CLASS_CONTENT|FAN_NONBLOCK, O_RDONLY) = n
+fanotify_mark(n, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, \"f\")
+fork() = p
+checkpoint
+[p] open(\"f\", O_RDONLY) <unfinished ...>
+read(fifo) = ?
+[p] <... open resumed> = ?
 ";
 
 /// Pids of processes that run a program of this package.
@@ -42,11 +60,29 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether it waits for permission: where it sleeps in the kernel.
+fn waits(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.starts_with("fanotify_"))
+}
+
 #[test]
 fn a_killed_harness_leaves_nothing_behind() {
+    kill_the_harness(ENDLESS, is_subject);
+}
+
+#[test]
+fn nor_does_one_that_is_killed_while_a_process_waits_for_permission() {
+    kill_the_harness(ENDLESS_PERMISSION, |pid| is_subject(pid) && waits(pid));
+}
+
+/// Tests run side by side, and each looks at all processes of the program.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn kill_the_harness(scenario: &str, is_there: impl Fn(i32) -> bool) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("endless.scn");
-    fs::write(&path, ENDLESS).unwrap();
+    fs::write(&path, scenario).unwrap();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = ours();
     let mut harness = Command::new(env!("CARGO_BIN_EXE_notifreeze"))
@@ -59,7 +95,7 @@ fn a_killed_harness_leaves_nothing_behind() {
     let mut skipped = false;
     wait_for("the subject", || {
         skipped = harness.try_wait().unwrap().is_some();
-        skipped || ours().difference(&before).any(|pid| is_subject(*pid))
+        skipped || ours().difference(&before).any(|pid| is_there(*pid))
     });
     if skipped {
         let mut words = String::new();

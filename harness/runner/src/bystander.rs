@@ -95,7 +95,7 @@ impl Bystander {
         names.iter().find(known).or(names.first()).cloned()
     }
 
-    /// Everything heard since [`attach`](Self::attach), in order.
+    /// Everything heard since [`attach`](Self::attach), in order. Nothing is heard from then on.
     ///
     /// # Errors
     ///
@@ -118,6 +118,19 @@ impl Bystander {
         if let Some(mark) = &self.filesystem {
             heard.extend(mark.drain()?);
         }
+        self.stop_listening();
         Ok(heard)
+    }
+
+    /// Removes the watches, which is done in no time, where to close a group is not. A group that is
+    /// told of an operation cannot be closed while the operation waits for permission.
+    fn stop_listening(&self) {
+        for wd in self.watched.keys() {
+            // The watch may have ended with its inode.
+            let _ = watch::rm_watch(self.group.as_fd(), *wd);
+        }
+        if let Some(mark) = &self.filesystem {
+            mark.stop_listening();
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
+use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark, flush};
 use cr::sys::handle;
 use fsnotify::event::fanotify::{Events, Record};
 use fsnotify::fanotify::{InitFlags, Mask as FanotifyMask};
@@ -45,6 +45,10 @@ impl FilesystemMark {
             .filter_map(|name| handle::of_path(&names.world().join(name)).ok())
             .collect();
         Some(Self { group, watched })
+    }
+
+    pub(super) fn stop_listening(&self) {
+        let _ = flush(&self.group);
     }
 
     /// What was heard in directories that are not watched otherwise.
