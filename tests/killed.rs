@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Stops at its last step until it is killed: the child never parks, so the run never ends.
@@ -45,6 +44,27 @@ fn ours() -> BTreeSet<i32> {
         .collect()
 }
 
+/// Those of them that descend from a process, itself among them.
+fn family(head: u32) -> BTreeSet<i32> {
+    let ours = ours();
+    let mut family = BTreeSet::from([i32::try_from(head).unwrap()]);
+    loop {
+        let child = |pid: &&i32| !family.contains(pid) && family.contains(&parent(**pid));
+        let Some(child) = ours.iter().find(child).copied() else {
+            return family;
+        };
+        family.insert(child);
+    }
+}
+
+/// Of a process that is there; else one that nobody has.
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let parent = fields.split_ascii_whitespace().nth(1);
+    parent.and_then(|pid| pid.parse().ok()).unwrap_or(-1)
+}
+
 /// Whether it is the process under test, by its first argument.
 fn is_subject(pid: i32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline"))
@@ -75,16 +95,11 @@ fn nor_does_one_that_is_killed_while_a_process_waits_for_permission() {
     kill_the_harness(ENDLESS_PERMISSION, |pid| is_subject(pid) && waits(pid));
 }
 
-/// Tests run side by side, and each looks at all processes of the program.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn kill_the_harness(scenario: &str, is_there: impl Fn(i32) -> bool) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("endless.scn");
     fs::write(&path, scenario).unwrap();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let before = ours();
     let mut harness = Command::new(env!("CARGO_BIN_EXE_notifreeze"))
         .args(["run", "--jobs", "1"])
         .arg(&path)
@@ -93,9 +108,11 @@ fn kill_the_harness(scenario: &str, is_there: impl Fn(i32) -> bool) {
         .spawn()
         .unwrap();
     let mut skipped = false;
+    let mut started = BTreeSet::new();
     wait_for("the subject", || {
         skipped = harness.try_wait().unwrap().is_some();
-        skipped || ours().difference(&before).any(|pid| is_there(*pid))
+        started = family(harness.id());
+        skipped || started.iter().any(|pid| is_there(*pid))
     });
     if skipped {
         let mut words = String::new();
@@ -108,9 +125,13 @@ fn kill_the_harness(scenario: &str, is_there: impl Fn(i32) -> bool) {
         eprintln!("skipped: no sandbox on this machine: {words}");
         return;
     }
+    assert!(
+        started.len() > 3,
+        "harness, sandbox, init, subject: {started:?}"
+    );
     harness.kill().unwrap();
     harness.wait().unwrap();
-    wait_for("the end of every process", || ours().is_subset(&before));
+    wait_for("the end of every process", || ours().is_disjoint(&started));
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
     let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
