@@ -282,7 +282,14 @@ fn settle(
 fn read(source: Source<'_>) -> Result<Shown, Refusal> {
     let text = fs::read(format!("/proc/{}/fdinfo/{}", source.pid, source.fd));
     let text = text.map_err(Refusal::Read)?;
-    let group = fdinfo::Group::parse_as(&text, GroupKind::Fanotify, Level::Strict);
+    shown(fdinfo::Group::parse_as(
+        &text,
+        GroupKind::Fanotify,
+        Level::Strict,
+    ))
+}
+
+fn shown(group: Result<fdinfo::Group, fdinfo::ParseError>) -> Result<Shown, Refusal> {
     match group.map_err(Refusal::Text)?.body {
         Body::Fanotify {
             flags,
@@ -401,15 +408,7 @@ mod tests {
                 "pos:\t0\nflags:\t02\nfanotify flags:0 event-flags:0\n\
                  fanotify ino:2a sdev:700001 mflags:0 mask:20 ignored_mask:0 {handle}"
             );
-            let group = fdinfo::Group::parse(text.as_bytes(), Level::Strict);
-            match group.map_err(Refusal::Text)?.body {
-                Body::Fanotify {
-                    flags,
-                    event_flags,
-                    marks,
-                } => Ok((flags, event_flags, marks)),
-                Body::Inotify { .. } | Body::Unstated => Err(Refusal::OtherKind),
-            }
+            shown(fdinfo::Group::parse(text.as_bytes(), Level::Strict))
         }
     }
 
