@@ -124,21 +124,18 @@ impl EngineSpec {
     /// Why this engine cannot work on this machine; none if it can.
     #[must_use]
     pub fn lacks(&self) -> Option<String> {
-        match self {
-            Self::Criu(criu) => criu.probe.as_ref().err().cloned(),
-            Self::Control
-            | Self::Builtin
-            | Self::Policies(_)
-            | Self::Saboteur(_)
-            | Self::Command(_) => None,
-        }
+        self.criu()?.probe.as_ref().err().cloned()
     }
 
     /// A program outside this package that the sandbox must not mount over.
     #[must_use]
     pub fn program(&self) -> Option<&Path> {
+        Some(&self.criu()?.program)
+    }
+
+    fn criu(&self) -> Option<&Criu> {
         match self {
-            Self::Criu(criu) => Some(&criu.program),
+            Self::Criu(criu) => Some(criu),
             Self::Control
             | Self::Builtin
             | Self::Policies(_)
