@@ -3,8 +3,8 @@
 use fsnotify::fanotify::Mask as FanotifyMask;
 use fsnotify::inotify::Mask;
 
-/// What each bit of an inotify mask asks for.
-const INOTIFY: [(u32, &str); 12] = [
+/// What each bit asks for that inotify and fanotify share: the kernel's `FS_*` (fsnotify.h).
+const SHARED: [(u64, &str); 12] = [
     (0x1, "reads"),
     (0x2, "writes"),
     (0x4, "changes of attributes"),
@@ -19,20 +19,8 @@ const INOTIFY: [(u32, &str); 12] = [
     (0x800, "its own move"),
 ];
 
-/// What each bit of a fanotify mask asks for.
-const FANOTIFY: [(u64, &str); 21] = [
-    (0x1, "reads"),
-    (0x2, "writes"),
-    (0x4, "changes of attributes"),
-    (0x8, "closes after writing"),
-    (0x10, "closes without writing"),
-    (0x20, "opens"),
-    (0x40, "names moved away"),
-    (0x80, "names moved in"),
-    (0x100, "new names"),
-    (0x200, "removed names"),
-    (0x400, "its own removal"),
-    (0x800, "its own move"),
+/// What each further bit of a fanotify mask asks for.
+const FANOTIFY: [(u64, &str); 9] = [
     (0x1000, "opens to execute"),
     (0x8000, "errors of the filesystem"),
     (0x1_0000, "leave to open"),
@@ -51,7 +39,9 @@ pub fn of_inotify(mask: Mask) -> String {
     let mut text = if events == Mask::ALL_EVENTS.0 {
         "everything".to_owned()
     } else {
-        let bits = INOTIFY.iter().filter(|(bit, _)| events & bit != 0);
+        let bits = SHARED
+            .iter()
+            .filter(|(bit, _)| u64::from(events) & bit != 0);
         list(bits.map(|(_, word)| *word))
     };
     if mask.contains(Mask::EXCL_UNLINK) {
@@ -66,7 +56,8 @@ pub fn of_inotify(mask: Mask) -> String {
 /// A mark's mask in words.
 #[must_use]
 pub fn of_fanotify(mask: FanotifyMask) -> String {
-    let bits = FANOTIFY.iter().filter(|(bit, _)| mask.0 & bit != 0);
+    let bits = SHARED.iter().chain(&FANOTIFY);
+    let bits = bits.filter(|(bit, _)| mask.0 & bit != 0);
     let mut text = list(bits.map(|(_, word)| *word));
     if mask.0 & 0x4000_0000 != 0 {
         text.push_str(", of directories too");
