@@ -86,6 +86,19 @@ pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     Errno::result(returned).map(drop)
 }
 
+/// close_range(2) `CLOSE_RANGE_CLOEXEC`: every open descriptor from `first` on closes on exec, so that a
+/// program started later has none of them.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: plain numbers; no descriptor is closed now.
+    let returned = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    Errno::result(returned).map(drop)
+}
+
 /// kcmp(2) `KCMP_FILE` as an order: how the descriptions of two descriptors compare, in an order
 /// that holds until a process of the tree runs again.
 ///
@@ -224,6 +237,21 @@ mod tests {
             crate::sys::raw::take_signal(&set).map(|(signal, _)| signal),
             Some(28)
         );
+    }
+
+    #[test]
+    fn only_descriptors_from_the_first_one_on_close_on_exec() {
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        let set = |file: &OwnedFd, flags| fcntl(file, FcntlArg::F_SETFD(flags)).unwrap();
+        let flags = |file: &OwnedFd| fcntl(file, FcntlArg::F_GETFD).unwrap();
+        let low: OwnedFd = File::open("/dev/null").unwrap().into();
+        // Numbers that no other test has.
+        let high = duplicate_above(&low, 900).unwrap();
+        set(&low, FdFlag::empty());
+        set(&high, FdFlag::empty());
+        close_on_exec_from(900).unwrap();
+        assert_eq!(flags(&low), 0);
+        assert_eq!(flags(&high), FdFlag::FD_CLOEXEC.bits());
     }
 
     #[test]

@@ -33,6 +33,9 @@ const ENDING: Duration = Duration::from_secs(2);
 /// answer it waits for ever.
 const IDLE: Duration = Duration::from_secs(3);
 
+/// The first descriptor that is not a standard stream.
+const FIRST_OF_NO_STREAM: u32 = 3;
+
 /// Half of a cut: a program to run, and what its failure says.
 pub(super) struct Half {
     /// `dump` or `restore`.
@@ -140,6 +143,9 @@ fn run(shop: &Workshop, mut half: Half) -> Result<(), String> {
     let file = shop.images.join(format!("{name}.out"));
     let out = fs::File::create(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let err = out.try_clone().map_err(|error| error.to_string())?;
+    // What the harness itself was started with is nobody's business: CRIU would carry it about.
+    cr::sys::descriptor::close_on_exec_from(FIRST_OF_NO_STREAM)
+        .map_err(|errno| format!("close_range: {errno}"))?;
     let child = half
         .command
         .stdin(Stdio::null())

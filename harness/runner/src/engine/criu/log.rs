@@ -134,29 +134,35 @@ fn readable(message: &str, numbers: Option<std::ops::Range<usize>>, key: &Key) -
     text = text
         .replace(&world, "")
         .replace(world.trim_start_matches('/'), "");
-    mask_words(&text)
+    mask_words(&text, key)
 }
 
 /// Words after which a number differs from run to run.
 const VARYING: [&str; 4] = ["mnt_id", "mnt", "id", "mntid"];
 
-fn mask_words(text: &str) -> String {
+/// What the path of one of CRIU's own descriptors ends with, before its number.
+const OWN_DESCRIPTOR: &str = "/proc/self/fd/";
+
+/// The text without numbers that are CRIU's own, or the kernel's for this run. The subject's own, its
+/// pid and its descriptors, stay.
+fn mask_words(text: &str, key: &Key) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in text.split(' ') {
         let is_number = word.starts_with("0x") || word.starts_with(|c: char| c.is_ascii_digit());
         let last = words.last().map_or("", String::as_str);
-        let masked = match word.split_once(':') {
-            // Device and inode, decimal, of a path that leads elsewhere.
-            Some((_, inode)) if is_number && ["opened", "need"].contains(&last) => {
-                format!("?:{inode}")
+        let before = |n: usize| words.iter().rev().nth(n).map_or("", String::as_str);
+        let masked = match word.split_once(OWN_DESCRIPTOR) {
+            // Device and inode of a path that leads elsewhere.
+            _ if is_number && ["opened", "need"].contains(&last) => opened(word, key),
+            // A file of CRIU's own; how many it has open depends on what it was started with.
+            _ if is_number && last == "fd" && before(1) == "of" && before(2) == "link" => {
+                punctuated("?", word)
             }
+            Some((before, _)) => punctuated(&format!("{before}{OWN_DESCRIPTOR}?"), word),
             // Files of an image are numbered in the order that dump meets them, those of the program
             // itself first, however many it is made of.
             _ if word.starts_with("id=0x") => "id=?".to_owned(),
-            _ if word.starts_with("0x") && last == "for" => {
-                let colon = if word.ends_with(':') { ":" } else { "" };
-                format!("?{colon}")
-            }
+            _ if word.starts_with("0x") && last == "for" => punctuated("?", word),
             _ if is_number && VARYING.contains(&last.trim_end_matches([':', '='])) => {
                 "?".to_owned()
             }
@@ -165,6 +171,25 @@ fn mask_words(text: &str) -> String {
         words.push(masked);
     }
     words.join(" ")
+}
+
+/// The object that `DEVICE:INODE`, in decimal, is about.
+fn opened(word: &str, key: &Key) -> String {
+    let numbers = word.trim_end_matches([',', ':']).split_once(':');
+    let number = numbers.and_then(|(device, inode)| {
+        let device = device.parse().ok()?;
+        // As fdinfo has them: twenty bits for the minor number.
+        let device = nix::sys::stat::major(device) << 20 | nix::sys::stat::minor(device);
+        Some((u32::try_from(device).ok()?, inode.parse().ok()?))
+    });
+    let name = number.and_then(|number| key.names.get(&number));
+    punctuated(name.map_or("what has no known name", String::as_str), word)
+}
+
+/// The new word with the sign that the old one ends with.
+fn punctuated(new: &str, old: &str) -> String {
+    let sign = old.chars().last().filter(|sign| [':', ','].contains(sign));
+    new.chars().chain(sign).collect()
 }
 
 #[cfg(test)]
@@ -223,16 +248,22 @@ mod tests {
     #[test]
     fn numbers_that_differ_from_run_to_run_are_left_out() {
         check(
-            "(00.02) Error (criu/files-reg.c:1500): Unaccessible path opened 49:1, need 46:2\n\
+            "(00.02) Error (criu/files-reg.c:1500): Unaccessible path opened 49:1, need 42:3\n\
              (00.02)      1: Error (criu/cr-restore.c:1): 2 exited, status=1\n\
              (00.02) Error (criu/fsnotify.c:400): fsnotify: Can't find mnt_id 0x57\n\
              (00.02) Error (criu/fsnotify.c:600): fsnotify: Can't create inotify for 0x000006: No\n\
-             (00.02) Error (criu/files.c:1200): Unable to open fd=3 id=0x6\n",
+             (00.02) Error (criu/files.c:1200): Unable to open fd=3 id=0x6\n\
+             (00.02) Error (criu/util.c:500): Can't read link of fd 18: File name too long\n\
+             (00.02) Error (criu/files.c:500): Can't read link for pid 2 fd 3\n\
+             (00.02) Error (criu/fsnotify.c:500): fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/4 failed (-1)\n",
             &[
-                "Unaccessible path opened ?:1, need ?:2",
+                "Unaccessible path opened what has no known name, need \"dir/a\" (deleted)",
                 "fsnotify: Can't find mnt_id ?",
                 "fsnotify: Can't create inotify for ?: No",
                 "Unable to open fd=3 id=?",
+                "Can't read link of fd ?: File name too long",
+                "Can't read link for pid 2 fd 3",
+                "fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/? failed (-1)",
             ],
         );
     }
