@@ -18,6 +18,7 @@ mod mounts;
 pub(crate) mod park;
 mod places;
 mod queues;
+pub(crate) mod settled;
 mod tree;
 
 use std::collections::HashMap;

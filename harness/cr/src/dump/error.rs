@@ -29,6 +29,8 @@ pub enum DumpErrorKind {
     TooLarge { bytes: u64, limit: u64 },
     /// Nothing known leads to a watched inode.
     NoPath { ino: u64, major: u32, minor: u32 },
+    /// The same, of an inode whose handle fdinfo did not show though asked for two seconds.
+    NoHandle { ino: u64, major: u32, minor: u32 },
     /// A fanotify group that is not dumped.
     Fanotify(Refusal),
     /// A process that cannot be stopped, since it waits for a permission listener's answer.
@@ -105,6 +107,10 @@ impl fmt::Display for DumpError {
                     "no handle or path leads to inode {ino} of device {major}:{minor}"
                 )
             }
+            DumpErrorKind::NoHandle { ino, major, minor } => write!(
+                f,
+                "inode {ino} of device {major}:{minor} has no file handle: its superblock is busy"
+            ),
             DumpErrorKind::Fanotify(refusal) => refusal.fmt(f),
             DumpErrorKind::Waiting(waiting) => waiting.fmt(f),
             DumpErrorKind::NotPutBack(why) => write!(f, "queue not put back: {why}"),

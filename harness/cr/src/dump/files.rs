@@ -5,7 +5,6 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
-use fsnotify::fdinfo;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -373,10 +372,4 @@ fn disarmed(image: &mut Image, set: &Held, file: usize, interest: &Interest) {
 /// Whether a place is one that has to be made again.
 pub(super) fn is_removed(kind: PlaceKind) -> bool {
     matches!(kind, PlaceKind::Gone | PlaceKind::Unnamed)
-}
-
-/// A group's fdinfo, nothing in it unknown.
-pub(super) fn group_info(held: &Held, kind: fdinfo::Kind) -> Result<fdinfo::Group, DumpError> {
-    fdinfo::Group::parse_as(&held.info, kind, fdinfo::Level::Strict)
-        .map_err(|error| DumpError::new(&held.place, DumpErrorKind::Text(error.to_string())))
 }

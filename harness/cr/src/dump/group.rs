@@ -1,6 +1,8 @@
 //! Watches and marks of the groups, and the places that they are on.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,8 +13,9 @@ use fsnotify::{Ino, Sdev};
 use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
-use super::files::{Held, group_info, holds_content};
+use super::files::{Held, holds_content};
 use super::places::Places;
+use super::settled::settled;
 use crate::Loss;
 use crate::fanotify::dump::{Source, inspect};
 use crate::fanotify::plan::Kind as MarkedKind;
@@ -101,16 +104,17 @@ pub(super) fn each_watch(
     places: &mut Places,
     group: &Held,
 ) -> Result<Vec<Result<Watch, DumpError>>, DumpError> {
-    let Body::Inotify { watches } = group_info(group, Kind::Inotify)?.body else {
-        return Ok(Vec::new());
-    };
+    let watches = shown_watches(image, places, group)?;
     let mut one = |watch: &fdinfo::Watch| {
         let (ino, sdev) = (watch.ino.0, watch.sdev);
         let place = places
             .of_inode(image, sdev.0, ino, watch.handle.as_ref())
             .and_then(|place| {
                 let (major, minor) = (sdev.major(), sdev.minor());
-                let kind = DumpErrorKind::NoPath { ino, major, minor };
+                let kind = match watch.handle {
+                    Some(_) => DumpErrorKind::NoPath { ino, major, minor },
+                    None => DumpErrorKind::NoHandle { ino, major, minor },
+                };
                 place.ok_or_else(|| DumpError::new("", kind))
             })
             .map_err(|error| error.at(&format!("{}: watch {}", group.place, watch.wd)))?;
@@ -121,6 +125,43 @@ pub(super) fn each_watch(
         })
     };
     Ok(watches.iter().map(&mut one).collect())
+}
+
+/// The watches as fdinfo shows them. One without a handle is only a reason to wait if nothing else
+/// leads to its inode.
+fn shown_watches(
+    image: &mut Image,
+    places: &mut Places,
+    group: &Held,
+) -> Result<Vec<fdinfo::Watch>, DumpError> {
+    let mut found = Some(Cow::Borrowed(&group.info[..]));
+    let read = || {
+        let info = match found.take() {
+            Some(info) => info,
+            None => {
+                let name = format!("/proc/{}/fdinfo/{}", group.pid, group.fd);
+                let info = fs::read(&name);
+                Cow::Owned(info.map_err(|error| DumpError::io("read", &name, &error))?)
+            }
+        };
+        let shown = fdinfo::Group::parse_as(&info, Kind::Inotify, fdinfo::Level::Strict);
+        let not_understood = |error: fdinfo::ParseError| {
+            DumpError::new(&group.place, DumpErrorKind::Text(error.to_string()))
+        };
+        match shown.map_err(not_understood)?.body {
+            Body::Inotify { watches } => Ok(watches),
+            Body::Fanotify { .. } | Body::Unstated => Ok(Vec::new()),
+        }
+    };
+    let mut leads_nowhere = |watch: &fdinfo::Watch| {
+        watch.handle.is_none() && {
+            let place = places.of_inode(image, watch.sdev.0, watch.ino.0, None);
+            !matches!(place, Ok(Some(_)))
+        }
+    };
+    settled(read, |watches: &Vec<fdinfo::Watch>| {
+        watches.iter().any(&mut leads_nowhere)
+    })
 }
 
 fn fanotify(

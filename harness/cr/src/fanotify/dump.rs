@@ -16,6 +16,7 @@ use super::mounts::Mounts;
 use super::plan::{self, Kind};
 use super::take::Namer;
 use super::{blocked, hidden, queue};
+use crate::dump::settled::settled;
 use crate::image::{Fanotify, Mark, MarkKind};
 use crate::loss::Loss;
 
@@ -108,10 +109,6 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-/// How often fdinfo is read again while a handle is missing, and how long we wait in between.
-const HANDLE_TRIES: u32 = 200;
-const HANDLE_WAIT_MS: u8 = 10;
 
 /// Refuses a group that a process waits for: its answer would be lost with the group.
 ///
@@ -243,40 +240,23 @@ type Shown = (InitFlags, fsnotify::fanotify::EventFlags, Vec<fdinfo::Mark>);
 
 /// The group as fdinfo shows it, with a handle for every inode.
 fn read_settled(source: Source<'_>) -> Result<Shown, Refusal> {
-    settle(
-        || read(source),
-        || {
-            // Nothing tells when a superblock is free again, so we ask at intervals.
-            let _ = nix::poll::poll(&mut [], HANDLE_WAIT_MS);
-        },
-    )
+    let shown = settled(|| read(source), |shown| without_handle(shown).is_some())?;
+    match without_handle(&shown) {
+        Some((ino, sdev)) => Err(Refusal::NoHandle { ino, sdev }),
+        None => Ok(shown),
+    }
 }
 
-/// Reads until every inode has its handle, at most [`HANDLE_TRIES`] times.
-fn settle(
-    mut read: impl FnMut() -> Result<Shown, Refusal>,
-    mut wait: impl FnMut(),
-) -> Result<Shown, Refusal> {
-    let mut tries = 0;
-    loop {
-        let shown = read()?;
-        let missing = shown.2.iter().find_map(|mark| match mark.target {
-            MarkTarget::Inode {
-                ino,
-                sdev,
-                handle: None,
-            } => Some((ino, sdev)),
-            _ => None,
-        });
-        let Some((ino, sdev)) = missing else {
-            return Ok(shown);
-        };
-        tries += 1;
-        if tries == HANDLE_TRIES {
-            return Err(Refusal::NoHandle { ino, sdev });
-        }
-        wait();
-    }
+/// An inode that is shown without its handle.
+fn without_handle((_, _, marks): &Shown) -> Option<(Ino, Sdev)> {
+    marks.iter().find_map(|mark| match mark.target {
+        MarkTarget::Inode {
+            ino,
+            sdev,
+            handle: None,
+        } => Some((ino, sdev)),
+        _ => None,
+    })
 }
 
 fn read(source: Source<'_>) -> Result<Shown, Refusal> {
@@ -388,43 +368,4 @@ fn open_for_writing(pid: i32, fd: &str) -> bool {
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & libc::O_ACCMODE.cast_unsigned() != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What fdinfo shows of one mark whose handle comes with the read of this number.
-    fn shown_from(first: u32) -> impl FnMut() -> Result<Shown, Refusal> {
-        let mut n_reads = 0;
-        move || {
-            n_reads += 1;
-            let handle = if n_reads < first {
-                "\n"
-            } else {
-                "fhandle-bytes:4 fhandle-type:1 f_handle:01020304\n"
-            };
-            let text = format!(
-                "pos:\t0\nflags:\t02\nfanotify flags:0 event-flags:0\n\
-                 fanotify ino:2a sdev:700001 mflags:0 mask:20 ignored_mask:0 {handle}"
-            );
-            shown(fdinfo::Group::parse(text.as_bytes(), Level::Strict))
-        }
-    }
-
-    #[test]
-    fn a_handle_that_comes_late_is_waited_for() {
-        let mut n_waits = 0;
-        let shown = settle(shown_from(4), || n_waits += 1).unwrap();
-        assert_eq!((shown.2.len(), n_waits), (1, 3));
-    }
-
-    #[test]
-    fn a_handle_that_never_comes_is_refused_by_inode_and_device() {
-        let refusal = settle(shown_from(HANDLE_TRIES + 1), || {}).unwrap_err();
-        assert_eq!(
-            refusal.to_string(),
-            "fanotify: inode 42 of device 7:1 has no file handle: its superblock is busy"
-        );
-    }
 }

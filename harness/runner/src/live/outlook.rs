@@ -126,6 +126,9 @@ fn advice(process: &Process, kind: &DumpErrorKind) -> Option<String> {
                 Name::Ghost { .. } | Name::Hidden { .. } | Name::NoName { .. } => None,
             }
         }
+        DumpErrorKind::NoHandle { .. } => {
+            Some("wait until the filesystem is mounted, remounted or unmounted".to_owned())
+        }
         DumpErrorKind::Unread { .. } => Some("let the program read its events first".to_owned()),
         DumpErrorKind::NotSupported(_)
         | DumpErrorKind::NotStopped(..)
