@@ -23,6 +23,7 @@ const NONBLOCK: u32 = libc::FAN_NONBLOCK;
 const DFID_NAME: u32 = libc::FAN_REPORT_FID | libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME;
 const WITH_TARGET: u32 = DFID_NAME | libc::FAN_REPORT_TARGET_FID;
 const REPORT_MNT: u32 = 0x4000;
+const FAN_MNT_ATTACH: u64 = 0x0100_0000;
 
 /// The lines of the group and its marks.
 fn text(group: &OwnedFd) -> String {
@@ -314,4 +315,28 @@ fn an_ignored_mask_that_the_next_write_ends_is_declared() {
             let _ = (&writer).flush();
         },
     );
+}
+
+#[test]
+fn a_mark_on_another_mount_namespace_is_refused() {
+    in_world("a_mark_on_another_mount_namespace_is_refused", |world| {
+        let group = match fanotify_init(REPORT_MNT | NONBLOCK, 0) {
+            Ok(group) => group,
+            Err(errno) => return eprintln!("skip: no mount events before Linux 6.15: {errno}"),
+        };
+        let mark = |namespace: &str| {
+            let namespace = std::fs::File::open(namespace).unwrap();
+            let flags = ADD | libc::FAN_MARK_MOUNT | libc::FAN_MARK_FILESYSTEM;
+            let target = Target::Descriptor(namespace.as_fd());
+            fanotify_mark(&group, flags, FAN_MNT_ATTACH, target).unwrap();
+        };
+        mark("/proc/thread-self/ns/mnt");
+        inspect(source(&group), world).unwrap();
+        // The thread that runs all tests has the one that this thread left.
+        mark("/proc/self/ns/mnt");
+        let refusal = inspect(source(&group), world).unwrap_err().to_string();
+        let (start, end) = refusal.split_at(refusal.rfind(": ").unwrap());
+        assert!(start.starts_with("fanotify: mount namespace "), "{refusal}");
+        assert_eq!(end, ": not the mount namespace of the subject");
+    });
 }

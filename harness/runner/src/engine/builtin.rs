@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use cr::DumpOptions;
 use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
+use cr::{DumpError, DumpErrorKind, DumpOptions};
 use scenario::{Bytes, Loss};
 
 use super::{Cut, CutError, Defect, Policies, Workshop, start_subject};
@@ -33,8 +33,12 @@ pub(super) fn cut(
         ghosts: policies.ghosts.into(),
         ..DumpOptions::default()
     };
-    let mut image = cr::dump(shop.subject, &options)
-        .map_err(|error| CutError::Refused(format!("{error} by {}", policies.name())))?;
+    let refused = |error: DumpError| match error.kind {
+        DumpErrorKind::NotSupported(_) => format!("{error} by {}", policies.name()),
+        _ => error.to_string(),
+    };
+    let dumped = cr::dump(shop.subject, &options);
+    let mut image = dumped.map_err(|error| CutError::Refused(refused(error)))?;
     let losses = image.losses().into_iter().map(loss);
     let losses = losses.flat_map(|loss| by_name(loss, &image, shop.world));
     let mut losses: Vec<Loss> = losses.collect();

@@ -162,6 +162,7 @@ fn mask_words(text: &str, key: &Key) -> String {
             // Files of an image are numbered in the order that dump meets them, those of the program
             // itself first, however many it is made of.
             _ if word.starts_with("id=0x") => "id=?".to_owned(),
+            _ if word.starts_with("mount=") => "mount=?".to_owned(),
             _ if word.starts_with("0x") && last == "for" => punctuated("?", word),
             _ if is_number && VARYING.contains(&last.trim_end_matches([':', '='])) => {
                 "?".to_owned()
@@ -253,6 +254,7 @@ mod tests {
              (00.02) Error (criu/fsnotify.c:400): fsnotify: Can't find mnt_id 0x57\n\
              (00.02) Error (criu/fsnotify.c:600): fsnotify: Can't create inotify for 0x000006: No\n\
              (00.02) Error (criu/files.c:1200): Unable to open fd=3 id=0x6\n\
+             (00.02) Error (criu/files-reg.c:90): Can't lookup mount=194 for fd=3 path=/f\n\
              (00.02) Error (criu/util.c:500): Can't read link of fd 18: File name too long\n\
              (00.02) Error (criu/files.c:500): Can't read link for pid 2 fd 3\n\
              (00.02) Error (criu/fsnotify.c:500): fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/4 failed (-1)\n",
@@ -261,6 +263,7 @@ mod tests {
                 "fsnotify: Can't find mnt_id ?",
                 "fsnotify: Can't create inotify for ?: No",
                 "Unable to open fd=3 id=?",
+                "Can't lookup mount=? for fd=3 path=/f",
                 "Can't read link of fd ?: File name too long",
                 "Can't read link for pid 2 fd 3",
                 "fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/? failed (-1)",
