@@ -217,12 +217,17 @@ impl<'a> Resolver<'a> {
         let link = seen.link.as_slice();
         if !link.starts_with(b"/") {
             let kind = link.split(|&byte| byte == b':').next().unwrap_or(link);
-            let text = if kind == b"pipe" || kind == b"socket" {
-                kind
-            } else {
-                link
+            let kind = String::from_utf8_lossy(kind);
+            let own = || fs::read_link(format!("/proc/{}/ns/{kind}", seen.pid));
+            let text = match &*kind {
+                "pipe" | "socket" => kind.into_owned(),
+                // A namespace is called by a number that it has in this run.
+                _ if own().is_ok_and(|own| own.as_os_str().as_bytes() == link) => {
+                    format!("{kind}:[own]")
+                }
+                _ => String::from_utf8_lossy(link).into_owned(),
             };
-            return Object::Other(String::from_utf8_lossy(text).into_owned());
+            return Object::Other(text);
         }
         let path = Path::new(std::ffi::OsStr::from_bytes(link));
         let n_links = seen.fact.stat.as_ref().map_or(1, |stat| stat.nlink);
