@@ -157,6 +157,7 @@ fn results() -> Results {
                 name: name.clone(),
                 engine: EngineSpec::Builtin,
                 verdict,
+                refused: false,
                 differences: if differs { differences } else { Vec::new() },
                 rendered: differs.then_some(rendered),
                 recorded: None,

@@ -52,6 +52,8 @@ pub struct Report {
     pub name: String,
     pub engine: EngineSpec,
     pub verdict: Verdict,
+    /// Whether the engine refused by name to dump, and left the subject unharmed.
+    pub refused: bool,
     pub differences: Vec<Difference>,
     /// The text that a snapshot holds; none where there is nothing to compare.
     pub rendered: Option<String>,
@@ -74,6 +76,7 @@ impl Report {
             name: case.name.clone(),
             engine: engine.clone(),
             verdict,
+            refused: false,
             differences: Vec::new(),
             rendered: None,
             recorded: None,
@@ -198,6 +201,7 @@ fn judged(
 ) -> Report {
     let mut report = Report::new(case, engine, Verdict::Pass);
     report.control = Some(control);
+    report.refused = matches!(answer, Answer::Refused(_));
     report.verdict = match answer {
         Answer::Finished {
             transcript,

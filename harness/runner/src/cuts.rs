@@ -103,6 +103,11 @@ pub fn run(
             // What is declared is declared of the cut as it is written.
             report.verdict = Verdict::Pass;
         }
+        if let (true, Some(_), Some(reason)) = (report.refused, place, report.verdict.reason()) {
+            // Whoever wrote the scenario did not ask for a cut here, and the engine says that it
+            // makes none.
+            report.verdict = Verdict::Known(format!("refused by name: {reason}"));
+        }
         name_place(&mut report.verdict, place, &case.scenario);
         let is_worse = worst
             .as_ref()

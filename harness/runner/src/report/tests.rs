@@ -55,6 +55,7 @@ fn report(case: &Case, verdict: Verdict, restored: Option<&str>) -> Report {
         name: case.name.clone(),
         engine: EngineSpec::Builtin,
         verdict,
+        refused: false,
         differences,
         rendered,
         recorded: None,
