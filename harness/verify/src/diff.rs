@@ -11,12 +11,16 @@ use crate::difference::{Difference, Kind, Side};
 use crate::invariant::{self, Invariant};
 use crate::text;
 
+mod binds;
+mod consequence;
 mod cookies;
 pub(crate) mod family;
 mod fields;
+mod mounts;
 mod track;
 mod unavoidable;
 
+use consequence::Consequences;
 use cookies::Cookies;
 use family::{Family, Pairing};
 use track::Track;
@@ -31,9 +35,11 @@ pub fn diff(scenario: &Scenario, control: &Transcript, restored: &Transcript) ->
     let mut diff = Diff {
         track: Track::new(scenario),
         cookies: Cookies::default(),
+        consequences: Consequences::default(),
         seen: HashSet::new(),
         differences: Vec::new(),
     };
+    let restored = mounts::renumber(control, restored);
     for (control, restored) in by_place(&control.observations, &restored.observations) {
         let nothing = Observation {
             place: control.or(restored).map_or(Place::End, |it| it.place),
@@ -71,6 +77,7 @@ pub(crate) fn by_place<'a>(
 struct Diff<'a> {
     track: Track<'a>,
     cookies: Cookies,
+    consequences: Consequences,
     /// What surveys have found so far.
     seen: HashSet<String>,
     differences: Vec<Difference>,
@@ -81,17 +88,24 @@ impl Diff<'_> {
         self.track.enter(control);
         let unread = self.track.unread_at_cut(control);
         let before = self.differences.len();
-        let mut allowances = Allowances::of(&control.facts);
+        let mut allowances = Allowances::of(&control.facts, self.track.binds(control.place));
         for (family, members) in family::families(&control.facts, &restored.facts) {
             if family == Family::Losses {
                 continue;
             }
-            for pairing in family::pair(&members, &control.facts, &restored.facts) {
+            let pairings = family::pair(&members, &control.facts, &restored.facts);
+            let lost = pairings.iter().filter_map(|pairing| match *pairing {
+                Pairing::Lost(i) if unread[i] => Some(&control.facts[i]),
+                _ => None,
+            });
+            let lost: Vec<&Fact> = lost.collect();
+            for pairing in pairings {
                 let pair = Pair {
                     control,
                     restored,
                     pairing,
                     unread: &unread,
+                    lost: &lost,
                 };
                 self.pair(&pair, &mut allowances);
             }
@@ -111,12 +125,28 @@ impl Diff<'_> {
                 self.fields(pair, i, j);
             }
             Pairing::Lost(i) => {
-                let invariant = lost(&pair.control.facts[i], pair.unread[i]);
+                let fact = &pair.control.facts[i];
+                let invariant = lost(fact, pair.unread[i]);
                 self.whole(pair, Kind::Lost, invariant, (Some(i), None));
+                let at = self.differences.len() - 1;
+                self.consequences.lost(fact, &mut self.differences, at);
             }
             Pairing::Spurious(j) => {
                 let fact = &pair.restored.facts[j];
-                self.whole(pair, Kind::Spurious, spurious(fact), (None, Some(j)));
+                let is_rest = pair
+                    .lost
+                    .iter()
+                    .any(|lost| consequence::is_rest(lost, fact));
+                let invariant = if is_rest {
+                    invariant::UNREAD_FIELDS
+                } else {
+                    spurious(fact)
+                };
+                self.whole(pair, Kind::Spurious, invariant, (None, Some(j)));
+                if !pair.lost.is_empty() && !is_rest {
+                    let at = self.differences.len() - 1;
+                    self.consequences.came_early(fact, &self.differences, at);
+                }
                 if let (Fact::Bystander(heard), Some(last)) = (fact, self.differences.last_mut()) {
                     last.unavoidable = allowances.take(heard);
                 }
@@ -160,6 +190,7 @@ impl Diff<'_> {
     fn fields(&mut self, pair: &Pair<'_>, i: usize, j: usize) {
         let (control, restored) = (&pair.control.facts[i], &pair.restored.facts[j]);
         let unread = pair.unread[i];
+        let at = self.differences.len();
         let mut fields = fields::compare(control, restored, unread);
         fields.extend(self.cookies.compare(control, restored, unread));
         for field in fields {
@@ -183,6 +214,11 @@ impl Diff<'_> {
                     repeated: false,
                 },
             );
+        }
+        let is_changed = self.differences.len() > at;
+        if unread && is_changed && matches!(control, Fact::Event(_) | Fact::FanotifyEvent(_)) {
+            let object = self.track.object(control);
+            self.consequences.came_instead(restored, object);
         }
     }
 
@@ -242,6 +278,8 @@ struct Pair<'a> {
     pairing: Pairing,
     /// By index into the facts of control: whether the event was in the queue at the cut.
     unread: &'a [bool],
+    /// Unread events of the same group that are lost.
+    lost: &'a [&'a Fact],
 }
 
 /// State that a later survey sees again. Events, signals and what others heard happen once.

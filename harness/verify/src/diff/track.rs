@@ -7,6 +7,7 @@ use scenario::{
     Arg, Call, Descriptor, Event, Expect, Fact, Name, Observation, Outcome, Place, Scenario, Step,
 };
 
+use super::binds::Binds;
 use crate::text;
 
 /// A group by the first descriptor that refers to it.
@@ -110,6 +111,15 @@ impl<'a> Track<'a> {
             })
         };
         control.facts.iter().map(is_unread).collect()
+    }
+
+    /// The bind mounts that stand at a place.
+    pub(super) fn binds(&self, place: Place) -> Binds {
+        let steps = &self.scenario.steps;
+        match place {
+            Place::Step(index) => Binds::after(&steps[..index.min(steps.len())]),
+            Place::End => Binds::after(steps),
+        }
     }
 
     /// What a fact is about, as a declared loss names it.

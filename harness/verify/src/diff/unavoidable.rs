@@ -4,11 +4,12 @@
 use fsnotify::inotify::Mask;
 use scenario::{Bystander, Bytes, Descriptor, DescriptorKind, Fact, Object};
 
+use super::binds::Binds;
 use crate::invariant::Unavoidable;
 
 /// Events that are allowed and were not heard yet.
 #[derive(Debug)]
-pub(super) struct Allowances(Vec<Allowance>);
+pub(super) struct Allowances(Vec<Allowance>, Binds);
 
 #[derive(Debug)]
 struct Allowance {
@@ -29,6 +30,8 @@ enum Watched {
     /// A watch on any directory, with the hidden name of a directory: where ghosts are made. Only
     /// the root of a filesystem is sure to be on it, and it may be watched.
     Stage,
+    /// A watch on an object that goes by another name here, without a name.
+    OtherName,
     /// Any watch: the object has names that are not known here.
     Any,
     Filesystem,
@@ -54,11 +57,16 @@ const O_TMPFILE: u32 = 0o20_000_000;
 
 impl Allowances {
     /// The allowances of a cut, from the survey at it.
-    pub(super) fn of(survey: &[Fact]) -> Self {
-        let mut allowances = Self(Vec::new());
+    pub(super) fn of(survey: &[Fact], binds: Binds) -> Self {
+        let mut allowances = Self(Vec::new(), binds);
         for fact in survey {
             if let Fact::Descriptor(descriptor) = fact {
-                allowances.add(descriptor);
+                let object = allowances.1.resolve(&descriptor.object);
+                let descriptor = Descriptor {
+                    object,
+                    ..descriptor.clone()
+                };
+                allowances.add(&descriptor);
             }
         }
         allowances
@@ -66,6 +74,11 @@ impl Allowances {
 
     /// Takes an event off the budget; the rule that allows it, none if no rule does.
     pub(super) fn take(&mut self, heard: &Bystander) -> Option<Unavoidable> {
+        let watched = heard.watched.as_ref().map(|object| self.1.resolve(object));
+        let heard = &Bystander {
+            watched,
+            ..heard.clone()
+        };
         let Mask(mask) = heard.mask;
         let single = |bit: &u32| mask & !ISDIR & bit != 0;
         let bits: Vec<u32> = (0..32).map(|shift| 1 << shift).filter(single).collect();
@@ -123,6 +136,12 @@ impl Allowances {
             if let Object::Path(path) | Object::Ghost(path) = &descriptor.object {
                 self.push(rule, bits, 1, Watched::in_parent(path));
             }
+            // Of several names of one file others watch by one.
+            let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
+            let n_own = u64::from(matches!(descriptor.object, Object::Path(_)));
+            if n_links > n_own && descriptor.kind != DescriptorKind::Directory {
+                self.push(rule, bits, 1, Watched::OtherName);
+            }
         }
     }
 
@@ -160,12 +179,9 @@ impl Allowances {
         let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
         // An unlinked directory keeps a link of its own: nobody else names it.
         if n_links > 0 && descriptor.kind != DescriptorKind::Directory {
-            self.push(
-                Unavoidable::GhostName,
-                MOVE_SELF,
-                1,
-                Watched::Itself(descriptor.object.clone()),
-            );
+            for watched in [itself(), Watched::OtherName] {
+                self.push(Unavoidable::GhostName, MOVE_SELF, 1, watched);
+            }
             self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Any);
             self.push(Unavoidable::GhostLink, ATTRIB, 2, Watched::Filesystem);
         } else {
@@ -267,6 +283,7 @@ impl Watched {
     fn hears(&self, heard: &Bystander) -> bool {
         match (self, &heard.watched) {
             (Self::Filesystem, None) | (Self::Any, Some(_)) => true,
+            (Self::OtherName, Some(_)) => heard.name.0.is_empty() && heard.mask.0 & ISDIR == 0,
             (Self::Stage, Some(_)) => heard.mask.0 & ISDIR != 0 && heard.name.0.starts_with(b"."),
             (Self::Itself(object), Some(watched)) => object == watched && heard.name.0.is_empty(),
             (Self::Parent(directory, name), Some(Object::Path(path) | Object::Ghost(path))) => {
