@@ -251,6 +251,12 @@ pub(super) fn describe(
         });
         file.signal = inspect::signal(&found.held.file).map_err(failed)?;
         file.offset = found.offset;
+        const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
+        if found.flags & TMPFILE == TMPFILE && found.stat.nlink > 0 {
+            let object = format!("{}: O_TMPFILE", found.held.place);
+            let reason = "no call opens a file so that has been given a name since";
+            declare(image, Loss::new(7, object, reason));
+        }
     }
     unread_in_pipe(image, found);
     Ok(file)

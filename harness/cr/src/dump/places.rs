@@ -300,7 +300,9 @@ impl Places {
         };
         let at = gone.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         let number = format!("#{}", stat.ino);
-        if flags & TMPFILE == TMPFILE && &gone[at + 1..] == number.as_bytes() {
+        // Linked since, it is a file of which the name that it was opened by is gone.
+        let is_unnamed = flags & TMPFILE == TMPFILE && stat.nlink == 0;
+        if is_unnamed && &gone[at + 1..] == number.as_bytes() {
             let folder = if at == 0 { &b"/"[..] } else { &gone[..at] };
             return (folder.to_vec(), PlaceKind::Unnamed);
         }

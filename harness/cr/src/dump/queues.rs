@@ -9,12 +9,14 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use fsnotify::{Ino, Sdev};
+
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
 use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, Object};
+use crate::image::{Fanotify, Image, MarkKind, Object, Text};
 use crate::queue::{self, Basket, Journal, Memory, Window};
 use crate::{Loss, fanotify};
 
@@ -189,7 +191,41 @@ fn take_fanotify(
     for loss in losses {
         declare(image, loss);
     }
+    drop_ended(image, &mut state, group)?;
     image.files[index].object = Some(Object::Fanotify(state));
+    Ok(())
+}
+
+/// An unread event may have been all that kept a removed file: with the event goes the file, and its
+/// mark.
+fn drop_ended(image: &mut Image, state: &mut Fanotify, group: &Held) -> Result<(), DumpError> {
+    if state.unread.is_empty() {
+        return Ok(());
+    }
+    let tree = pids(image);
+    let left = fanotify::dump::marked_inodes(source(group, &tree))
+        .map_err(|refusal| DumpError::new("", DumpErrorKind::Fanotify(refusal)))?;
+    let mut ended = Vec::new();
+    state.marks.retain(|mark| {
+        let place = mark.place.filter(|_| mark.kind() == MarkKind::Inode);
+        let Some(place) = place.map(|place| &image.places[place as usize]) else {
+            return true;
+        };
+        let inode = &image.inodes[place.inode as usize];
+        let is_left = left.contains(&(Ino(inode.ino), Sdev(inode.sdev)));
+        if !is_left {
+            let object = format!("{}: mark on {}", group.place, Text(&place.path));
+            ended.push(Loss::new(
+                3,
+                object,
+                "an unread event was all that kept its file",
+            ));
+        }
+        is_left
+    });
+    for loss in ended {
+        declare(image, loss);
+    }
     Ok(())
 }
 

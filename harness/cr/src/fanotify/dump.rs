@@ -236,6 +236,20 @@ pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refu
     Ok(queue::losses(source.name, group))
 }
 
+/// The inodes that a group has marks on.
+///
+/// # Errors
+///
+/// [`Refusal`] if fdinfo cannot be read.
+pub fn marked_inodes(source: Source<'_>) -> Result<Vec<(Ino, Sdev)>, Refusal> {
+    let (_, _, marks) = read(source)?;
+    let inodes = marks.iter().filter_map(|mark| match mark.target {
+        MarkTarget::Inode { ino, sdev, .. } => Some((ino, sdev)),
+        MarkTarget::Mount(_) | MarkTarget::Filesystem(_) | MarkTarget::MountNamespace(_) => None,
+    });
+    Ok(inodes.collect())
+}
+
 type Shown = (InitFlags, fsnotify::fanotify::EventFlags, Vec<fdinfo::Mark>);
 
 /// The group as fdinfo shows it, with a handle for every inode.
