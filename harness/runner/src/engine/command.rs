@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::programs::{self, Before, Half};
+use super::programs::{self, Before, Failure, FailureKind, Half};
 use super::{Cut, CutError, Workshop};
 
 /// Two command lines.
@@ -33,25 +33,33 @@ pub(super) fn cut(shop: &Workshop, commands: &Commands) -> Result<Cut, CutError>
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &line]);
         command.env("CRIU_OPTS", shop.criu_opts.join(" "));
-        Half { name, command }
-    };
-    let said = |name: &str| {
-        let bytes = fs::read(shop.images.join(format!("{name}.out"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let lines: Vec<&str> = text.lines().rev().take(SHOWN_LINES).collect();
-        let lines = lines.into_iter().rev();
-        lines
-            .map(|line| format!("it printed: {line}"))
-            .collect::<Vec<_>>()
+        Half {
+            name,
+            command,
+            said: Box::new(move || said(shop, name)),
+        }
     };
     programs::dump(shop, &before, half("dump", &commands.dump))
-        .map_err(|reason| programs::failed("dump command", &reason, &said("dump")))?;
+        .map_err(|failure| programs::failed("dump command", &lines(failure), &[]))?;
     let restored = programs::restore(shop, &before, half("restore", &commands.restore));
-    let subject = restored.map_err(|reason| {
-        let mut notes = said("restore");
-        notes.extend(programs::attribute(shop, &before, false));
-        programs::failed("restore command", &reason, &notes)
+    let subject = restored.map_err(|failure| {
+        let notes = programs::attribute(shop, &before, false);
+        programs::failed("restore command", &lines(failure), &notes)
     })?;
     let notes = programs::attribute(shop, &before, true);
     Ok(programs::finished(subject, Vec::new(), notes))
+}
+
+/// The last lines that a command printed.
+fn said(shop: &Workshop, name: &str) -> Vec<String> {
+    let bytes = fs::read(shop.images.join(format!("{name}.out"))).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().rev().take(SHOWN_LINES).collect();
+    let lines = lines.into_iter().rev();
+    lines.map(|line| format!("it printed: {line}")).collect()
+}
+
+fn lines(failure: Failure) -> Vec<String> {
+    let (FailureKind::Ended(what) | FailureKind::Seen(what)) = failure.kind;
+    std::iter::once(what).chain(failure.said).collect()
 }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock};
 use scenario::Loss;
 use serde::{Deserialize, Serialize};
 
-use super::programs::{self, Before, Half};
+use super::programs::{self, Before, Failure, FailureKind, Half};
 use super::{Cut, CutError, Workshop};
 use crate::criu_images::Images;
 
@@ -149,28 +149,33 @@ pub(super) fn cut(shop: &Workshop, criu: &Criu) -> Result<Cut, CutError> {
             command.args(own_root.options(name));
         }
         command.args(shop.criu_opts);
-        Half { name, command }
-    };
-    let errors = |name: &str, reason: String| {
-        let log = read_log(shop, name);
-        let errors = log::errors(&log, &key);
-        if errors.is_empty() {
-            reason
-        } else {
-            errors.join("\n  ")
+        Half {
+            name,
+            command,
+            said: Box::new(|| log::errors(&read_log(shop, name), &key)),
         }
     };
     programs::dump(shop, &before, half("dump"))
-        .map_err(|reason| programs::failed("dump failed", &errors("dump", reason), &[]))?;
+        .map_err(|failure| programs::failed("dump failed", &lines(failure), &[]))?;
     let mut losses = dropped_queues(shop);
     losses.extend(noise(&key));
     losses.extend(remade);
-    let subject = programs::restore(shop, &before, half("restore")).map_err(|reason| {
+    let subject = programs::restore(shop, &before, half("restore")).map_err(|failure| {
         let notes = programs::attribute(shop, &before, false);
-        programs::failed("restore failed", &errors("restore", reason), &notes)
+        programs::failed("restore failed", &lines(failure), &notes)
     })?;
     let notes = programs::attribute(shop, &before, true);
     Ok(programs::finished(subject, losses, notes))
+}
+
+/// Errors of the log say more than how CRIU ended, but not more than what it left undone.
+fn lines(failure: Failure) -> Vec<String> {
+    match failure.kind {
+        FailureKind::Ended(_) if !failure.said.is_empty() => failure.said,
+        FailureKind::Ended(what) | FailureKind::Seen(what) => {
+            std::iter::once(what).chain(failure.said).collect()
+        }
+    }
 }
 
 fn read_log(shop: &Workshop, name: &str) -> String {

@@ -36,11 +36,38 @@ const IDLE: Duration = Duration::from_secs(3);
 /// The first descriptor that is not a standard stream.
 const FIRST_OF_NO_STREAM: u32 = 3;
 
-/// Half of a cut: a program to run, and what its failure says.
-pub(super) struct Half {
+/// Half of a cut: a program to run.
+pub(super) struct Half<'a> {
     /// `dump` or `restore`.
     pub(super) name: &'static str,
     pub(super) command: Command,
+    /// What the program has said of its failure so far.
+    pub(super) said: Box<dyn Fn() -> Vec<String> + 'a>,
+}
+
+impl Half<'_> {
+    fn broke_contract(&self, what: String) -> Failure {
+        Failure {
+            kind: FailureKind::Seen(what),
+            said: (self.said)(),
+        }
+    }
+}
+
+/// How half of a cut failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    /// What the program itself said of it.
+    pub(super) said: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) enum FailureKind {
+    /// The program failed by its own account: how it ended.
+    Ended(String),
+    /// It did not keep the contract, whatever it says: what was seen.
+    Seen(String),
 }
 
 /// The state before the cut that later halves are held against.
@@ -68,15 +95,19 @@ impl Before {
 }
 
 /// Runs the dump and sees to it that the subject is gone.
-pub(super) fn dump(shop: &Workshop, before: &Before, half: Half) -> Result<(), String> {
-    run(shop, half)?;
-    reap(shop, &before.processes)
+pub(super) fn dump(shop: &Workshop, before: &Before, mut half: Half) -> Result<(), Failure> {
+    run(shop, &mut half)?;
+    reap(shop, &before.processes).map_err(|what| half.broke_contract(what))
 }
 
 /// Runs the restore and sees to it that the subject is back, stopped. Its main process, whose number
 /// is another one where its pid namespace was made again.
-pub(super) fn restore(shop: &Workshop, before: &Before, half: Half) -> Result<Pid, String> {
-    run(shop, half)?;
+pub(super) fn restore(shop: &Workshop, before: &Before, mut half: Half) -> Result<Pid, Failure> {
+    run(shop, &mut half)?;
+    restored(shop, before).map_err(|what| half.broke_contract(what))
+}
+
+fn restored(shop: &Workshop, before: &Before) -> Result<Pid, String> {
     let outer = pids::by_inner()?;
     for process in &before.inner {
         if !outer.contains_key(process) {
@@ -127,20 +158,54 @@ pub(super) fn finished(subject: Pid, losses: Vec<scenario::Loss>, notes: Vec<Str
     }
 }
 
-/// A failure with the notes below it.
-pub(super) fn failed(half: &str, reason: &str, notes: &[String]) -> CutError {
-    let mut text = format!("{half}: {reason}");
-    for note in notes {
+/// A failure: what happened, and below it what is known of it.
+pub(super) fn failed(half: &str, lines: &[String], notes: &[String]) -> CutError {
+    let mut text = format!("{half}: {}", lines.first().map_or("", String::as_str));
+    for note in lines.iter().skip(1).chain(notes) {
         text.push_str("\n  ");
         text.push_str(note);
     }
     CutError::Failed(text)
 }
 
-/// Starts a program and waits for its end. What it prints goes to `NAME.out` beside the images.
-fn run(shop: &Workshop, mut half: Half) -> Result<(), String> {
-    let name = half.name;
-    let file = shop.images.join(format!("{name}.out"));
+/// Runs a program to its end.
+fn run(shop: &Workshop, half: &mut Half) -> Result<(), Failure> {
+    let child = start(shop, half).map_err(|what| half.broke_contract(what))?;
+    let mut ran = time_used();
+    let reason = loop {
+        match wait(child, IDLE.min(shop.parking.left())) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(how)) => {
+                return Err(Failure {
+                    kind: FailureKind::Ended(how),
+                    said: (half.said)(),
+                });
+            }
+            None => {}
+        }
+        let runs = time_used();
+        if runs.waiting && runs.ticks == ran.ticks {
+            break "no end: it waits, and nothing runs that it could wait for";
+        }
+        if shop.parking.left().is_zero() {
+            break "no end within the limit of the run";
+        }
+        ran = runs;
+    };
+    // Before the kill: how far its processes get with their words while they die is a race.
+    let failure = half.broke_contract(reason.to_owned());
+    // A program that hangs behind a permission event of the subject cannot be killed while the subject
+    // holds the group; so all of them are, also those that restore has made.
+    for process in pids::all().unwrap_or_default() {
+        let _ = kill(process, Signal::SIGKILL);
+    }
+    let _ = wait(child, ENDING);
+    Err(failure)
+}
+
+/// Starts a program with standard streams alone. What it prints goes to `NAME.out` beside the images.
+fn start(shop: &Workshop, half: &mut Half) -> Result<Pid, String> {
+    let file = shop.images.join(format!("{}.out", half.name));
     let out = fs::File::create(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let err = out.try_clone().map_err(|error| error.to_string())?;
     // What the harness itself was started with is nobody's business: CRIU would carry it about.
@@ -154,30 +219,7 @@ fn run(shop: &Workshop, mut half: Half) -> Result<(), String> {
         .current_dir(shop.images)
         .spawn()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let child = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-    let mut ran = time_used();
-    let reason = loop {
-        match wait(child, IDLE.min(shop.parking.left())) {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(how)) => return Err(how),
-            None => {}
-        }
-        let runs = time_used();
-        if runs.waiting && runs.ticks == ran.ticks {
-            break "no end: it waits, and nothing runs that it could wait for";
-        }
-        if shop.parking.left().is_zero() {
-            break "no end within the limit of the run";
-        }
-        ran = runs;
-    };
-    // A program that hangs behind a permission event of the subject cannot be killed while the subject
-    // holds the group; so all of them are, also those that restore has made.
-    for process in pids::all().unwrap_or_default() {
-        let _ = kill(process, Signal::SIGKILL);
-    }
-    let _ = wait(child, ENDING);
-    Err(reason.to_owned())
+    Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid")))
 }
 
 /// What the processes of the sandbox have used of the machine.
