@@ -108,6 +108,7 @@ fn image(kind: PlaceKind, path: &[u8]) -> Image {
             kind: kind.into(),
             mount: b"/".to_vec(),
             link: Vec::new(),
+            parent: None,
         }],
         inodes: vec![Inode {
             mode: 0o100_644,

@@ -15,6 +15,7 @@ mod group;
 pub(crate) mod journal;
 mod links;
 mod mounts;
+mod parents;
 pub(crate) mod park;
 mod places;
 mod queues;

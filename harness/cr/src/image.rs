@@ -271,6 +271,10 @@ pub struct Place {
     #[prost(bytes = "vec", tag = "5")]
     #[serde(serialize_with = "show::text")]
     pub link: Vec<u8>,
+    /// Of a removed name: index into [`Image::places`] of the directory that it was in, where that
+    /// is gone itself and its path may lead to another.
+    #[prost(uint32, optional, tag = "6")]
+    pub parent: Option<u32>,
 }
 
 /// What the name of every [`Place::link`] begins with: a restore removes such names.

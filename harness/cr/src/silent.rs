@@ -10,6 +10,7 @@
 //! Against other listeners of our own class there is no such rule, so every wait is bounded.
 
 mod folders;
+mod parents;
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::sys::fanotify::{
 use crate::sys::{descriptor, handle};
 
 pub use folders::Folders;
+pub use parents::Parents;
 
 /// How long another listener may keep our opener waiting.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -150,20 +152,25 @@ fn listener(
     permission: u64,
     directory: bool,
 ) -> Result<OwnedFd, SilentErrorKind> {
+    let group = new_listener(mode)?;
+    let on_directory = if directory { libc::FAN_ONDIR } else { 0 };
+    let mask = permission | on_directory;
+    fanotify_mark(&group, libc::FAN_MARK_ADD, mask, Target::Path(path))
+        .map_err(call("fanotify_mark"))?;
+    Ok(group)
+}
+
+/// A group of the first class to be asked.
+fn new_listener(mode: i32) -> Result<OwnedFd, SilentErrorKind> {
     let event_flags = mode | libc::O_NOATIME | libc::O_LARGEFILE | libc::O_CLOEXEC;
-    let group = fanotify_init(
+    fanotify_init(
         libc::FAN_CLASS_PRE_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK,
         event_flags.cast_unsigned(),
     )
     .map_err(|errno| match errno {
         Errno::EPERM => SilentErrorKind::NotPermitted,
         errno => SilentErrorKind::Call("fanotify_init", errno),
-    })?;
-    let on_directory = if directory { libc::FAN_ONDIR } else { 0 };
-    let mask = permission | on_directory;
-    fanotify_mark(&group, libc::FAN_MARK_ADD, mask, Target::Path(path))
-        .map_err(call("fanotify_mark"))?;
-    Ok(group)
+    })
 }
 
 /// A file that is opened while this is held asks permission listeners from then on, as [`asks`]

@@ -186,7 +186,7 @@ impl Unavoidable {
                 "The times of a ghost's directory are put back: one IN_ATTRIB on the directory, and by name in its parent."
             }
             Self::NameTaken => {
-                "Where another file has the name of a ghost by now, the two are exchanged, and the other one is renamed back over the ghost, so that the name is never free: one IN_MOVED_FROM and one IN_MOVED_TO more of that name, and two IN_MOVE_SELF of the other file."
+                "Where another file has the name of a ghost, or of a directory of it that is gone, by now, the two are exchanged, and the other one is renamed back over the ghost, so that the name is never free: one IN_MOVED_FROM and one IN_MOVED_TO more of that name, and two IN_MOVE_SELF of the other file."
             }
             Self::Unnamed => {
                 "A file that never had a name (O_TMPFILE) can only be made where it is: one IN_MODIFY and one IN_ATTRIB, by the number that stands for its name, in its directory."

@@ -625,6 +625,24 @@ fn the_name_of_a_ghost_may_be_taken() {
 }
 
 #[test]
+fn the_name_of_a_ghosts_directory_may_be_taken() {
+    let events = [
+        heard("", MOVED_TO | ISDIR, "dir"),
+        heard("", MOVED_FROM | ISDIR, "dir"),
+        heard("dir", MOVE_SELF, ""),
+        heard("", MOVED_TO | ISDIR, "dir"),
+        heard("dir", MOVE_SELF, ""),
+        heard("dir", MOVE_SELF, ""),
+    ];
+    check_heard(
+        &[ghost(4)],
+        &events,
+        &["U3", "U8", "U8", "U8", "U8", "I8.1"],
+    );
+    check_heard(&[], &events[1..3], &["I8.1", "I8.1"]);
+}
+
+#[test]
 fn ghosts_may_be_made_in_a_watched_root() {
     let room = |mask, name| heard("mnt", mask | ISDIR, name);
     let events = [

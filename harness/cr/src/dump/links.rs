@@ -84,6 +84,9 @@ impl Links {
         (held, places): (&[Held], &Places),
     ) -> Result<(), DumpError> {
         let place = &image.places[index];
+        if place.parent.is_some() {
+            return Ok(());
+        }
         let directory = match place.kind() {
             PlaceKind::Unnamed => &place.path[..],
             _ => parent(&place.path),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use fsnotify::Sdev;
@@ -21,12 +21,13 @@ use super::content;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
 use super::mounts::{Mounts, sdev};
+use super::parents;
 use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Watch};
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
 /// What the kernel appends to a name that is gone.
-const DELETED: &[u8] = b" (deleted)";
+pub(super) const DELETED: &[u8] = b" (deleted)";
 
 /// Most look-ups of file names in directories that a fallback makes.
 const MAX_LOOKUPS: usize = 200_000;
@@ -392,12 +393,77 @@ impl Places {
             kind: kind.into(),
             mount,
             link: Vec::new(),
+            parent: None,
         });
         self.places[inode as usize].push(index);
         index
     }
 
-    fn keep(&mut self, inode: u32, file: impl AsFd) -> Result<(), DumpError> {
+    /// The directory that a path leads to now.
+    pub(super) fn directory_at(&self, path: &[u8]) -> Option<(OwnedFd, Stat)> {
+        let directory = self.open_directory(path).ok()?;
+        let stat = path::stat(&directory, c"").ok()?;
+        Some((directory, stat))
+    }
+
+    /// Whether the image has the inode.
+    pub(super) fn knows(&self, stat: &Stat) -> bool {
+        self.index.contains_key(&(self.sdev(stat), stat.ino))
+    }
+
+    /// A descriptor of what a place leads to, by what is kept of it or by its handle.
+    pub(super) fn source(
+        &mut self,
+        image: &Image,
+        place: u32,
+    ) -> Result<Option<OwnedFd>, DumpError> {
+        let inode = image.places[place as usize].inode;
+        if let Some(source) = self.sources.get(&inode) {
+            return duplicate(source).map(Some);
+        }
+        let handle = self.handles[inode as usize];
+        let sdev = image.inodes[inode as usize].sdev;
+        Ok(handle.and_then(|handle| self.open_handle(sdev, &handle)))
+    }
+
+    pub(super) fn duplicate(&self, file: BorrowedFd<'_>) -> Result<OwnedFd, DumpError> {
+        duplicate(file)
+    }
+
+    /// The place of a removed directory that had this path.
+    pub(super) fn removed_directory(
+        &mut self,
+        image: &mut Image,
+        file: &OwnedFd,
+        stat: &Stat,
+        path: Vec<u8>,
+    ) -> Result<u32, DumpError> {
+        let inode = self.inode(image, stat, handle::of_file(file).ok());
+        self.keep(inode, file)?;
+        let hidden = self.places[inode as usize].iter().find(|&&place| {
+            let place = &image.places[place as usize];
+            place.kind() == PlaceKind::Hidden && place.path.strip_suffix(DELETED) == Some(&path)
+        });
+        match hidden {
+            Some(&place) => Ok(place),
+            None => Ok(self.place(image, inode, path, PlaceKind::Gone, stat.mount)),
+        }
+    }
+
+    /// A new place, of a directory of which no more is known than the path that it had.
+    pub(super) fn stranger(
+        &mut self,
+        image: &mut Image,
+        sdev: u32,
+        (path, mount): (Vec<u8>, Vec<u8>),
+    ) -> u32 {
+        let inode = self.new_inode(image, sdev, 0, None, libc::S_IFDIR | 0o700);
+        let place = self.place(image, inode, path, PlaceKind::Gone, 0);
+        image.places[place as usize].mount = mount;
+        place
+    }
+
+    pub(super) fn keep(&mut self, inode: u32, file: impl AsFd) -> Result<(), DumpError> {
         if let Entry::Vacant(entry) = self.sources.entry(inode) {
             entry.insert(duplicate(file)?);
         }
@@ -411,6 +477,7 @@ impl Places {
         held: &[Held],
         options: &DumpOptions,
     ) -> Result<(), DumpError> {
+        parents::find(image, self, held)?;
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(inode, _)| *inode);
         for (inode, source) in sources {

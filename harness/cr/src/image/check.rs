@@ -171,6 +171,29 @@ impl Image {
             || "link".to_owned(),
             "no name of a link",
         )?;
+        if let Some(parent) = place.parent {
+            let is_one = self.places.get(parent as usize).is_some_and(|parent| {
+                let inode = self.inodes.get(parent.inode as usize);
+                let mode = inode.map_or(0, |inode| inode.mode);
+                let below = place.path.strip_prefix(&parent.path[..]);
+                let names_it = match place.kind() {
+                    PlaceKind::Unnamed => below == Some(b""),
+                    _ => below.is_some_and(|name| {
+                        name.first() == Some(&b'/') && !name[1..].contains(&b'/')
+                    }),
+                };
+                parent.kind() == PlaceKind::Gone
+                    && names_it
+                    && mode & libc::S_IFMT == libc::S_IFDIR
+                    && inode.is_some_and(|inode| inode.ghost.is_some())
+            });
+            let is_removed = matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed);
+            ensure(
+                is_one && is_removed,
+                || "parent".to_owned(),
+                "no removed directory that it was in",
+            )?;
+        }
         let has_name = place.path != b"/";
         let needs_name = place.kind() == PlaceKind::Gone;
         ensure(has_name || !needs_name, String::new, "a removed root")

@@ -113,9 +113,20 @@ impl Workroom {
     }
 }
 
+/// Where something is moved to.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    path: &'a [u8],
+    /// The place that it is made for; none of a directory that is only there for what is in it.
+    place: Option<u32>,
+    /// The place of its directory, where that is a ghost itself and the path may lead to another.
+    parent: Option<u32>,
+}
+
 /// A name that is there for a moment.
 struct Placed {
     path: Vec<u8>,
+    place: Option<u32>,
     folder: OwnedFd,
     through: Through,
     name: CString,
@@ -138,15 +149,7 @@ impl Maker<'_> {
             let place = &self.image.places[index as usize];
             matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed) && self.is_used(index)
         });
-        // Those that have a link first; directories before what is in them.
-        order.sort_by_key(|&index| {
-            let place = &self.image.places[index as usize];
-            // Of a file that never had a name, the path is that of its directory.
-            let is_unnamed = place.kind() == PlaceKind::Unnamed;
-            let n_slashes = place.path.iter().filter(|&&byte| byte == b'/').count();
-            let depth = n_slashes + usize::from(is_unnamed);
-            (place.link.is_empty(), depth)
-        });
+        order.sort_by_cached_key(|&index| self.turn(index));
         for index in order {
             let place = &self.image.places[index as usize];
             let made = match place.kind() {
@@ -165,16 +168,67 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// When a place is made: those that have a link first. Then what is in directories that are
+    /// there, before anything takes their path, and directories last, the deepest first; then what
+    /// is in directories that are made themselves, after these.
+    fn turn(&self, index: u32) -> (bool, bool, bool, usize) {
+        let place = &self.image.places[index as usize];
+        // Of a file that never had a name, the path is that of its directory.
+        let is_unnamed = place.kind() == PlaceKind::Unnamed;
+        let n_slashes = place.path.iter().filter(|&&byte| byte == b'/').count();
+        let depth = n_slashes + usize::from(is_unnamed);
+        let directory = if is_unnamed {
+            &place.path[..]
+        } else {
+            split(&place.path).0
+        };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let is_late = place.parent.is_some() || self.tree.open(directory, flags).is_err();
+        let mode = self.image.inodes[place.inode as usize].mode;
+        let is_directory = mode & libc::S_IFMT == libc::S_IFDIR;
+        if is_late {
+            (place.link.is_empty(), true, false, depth)
+        } else {
+            (
+                place.link.is_empty(),
+                false,
+                is_directory,
+                usize::MAX - depth,
+            )
+        }
+    }
+
     /// Whether a descriptor or a working directory holds it. Without a holder it would be gone
     /// again at once.
     fn is_used(&self, index: u32) -> bool {
-        let files = self.image.files.iter();
-        let mut held = files.map(|file| &file.object);
-        let directories = self.image.processes.iter();
-        held.any(|object| matches!(object, Some(Object::Place(place)) if *place == index))
-            || directories
-                .into_iter()
-                .any(|process| process.working_directory == Some(index))
+        let mut files = self.image.files.iter();
+        let mut directories = self.image.processes.iter();
+        files.any(|file| matches!(file.object, Some(Object::Place(place)) if place == index))
+            || directories.any(|process| process.working_directory == Some(index))
+            || self.is_used_below(index)
+    }
+
+    /// Whether a descriptor holds what was in it: that holds a removed directory, too.
+    fn is_used_below(&self, index: u32) -> bool {
+        let above = &self.image.places[index as usize];
+        let is_directory =
+            self.image.inodes[above.inode as usize].mode & libc::S_IFMT == libc::S_IFDIR;
+        let is_below = |place: &Place| match place.parent {
+            Some(parent) => parent == index,
+            None => place
+                .path
+                .strip_prefix(&above.path[..])
+                .is_some_and(|rest| rest.first() == Some(&b'/') && rest[1..].contains(&b'/')),
+        };
+        let mut others = (0..).zip(&self.image.places);
+        // Those in it have longer paths, or none of their own, so this comes to an end.
+        is_directory
+            && above.kind() == PlaceKind::Gone
+            && others.any(|(other, place)| {
+                matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed)
+                    && is_below(place)
+                    && self.is_used(other)
+            })
     }
 
     fn gone(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
@@ -208,7 +262,12 @@ impl Maker<'_> {
             None => None,
         };
         self.ghosts.by_place.insert(index, found);
-        self.put(&mount, &name, &place.path, (kind == libc::S_IFDIR, times))
+        let to = Target {
+            path: &place.path,
+            place: Some(index),
+            parent: place.parent,
+        };
+        self.put(&mount, &name, to, (kind == libc::S_IFDIR, times))
     }
 
     /// A ghost that the dump gave a name. It gets its own back, if nobody has that by now, and loses
@@ -283,13 +342,21 @@ impl Maker<'_> {
         &mut self,
         mount: &[u8],
         name: &CStr,
-        path: &[u8],
+        to: Target<'_>,
         (is_directory, times): (bool, Option<Times>),
     ) -> Result<(), RestoreError> {
+        let path = to.path;
         let (parent, last) = split(path);
-        let folder = self.folder(parent, mount)?;
+        let folder = match to.parent {
+            Some(ghost) => self.made_directory(ghost)?,
+            None => self.folder(parent, mount)?,
+        };
         let last = c_string(last)?;
-        match self.placed.iter_mut().find(|placed| placed.path == parent) {
+        let is_parent = |placed: &&mut Placed| match to.parent {
+            Some(_) => placed.place == to.parent,
+            None => placed.path == parent,
+        };
+        match self.placed.iter_mut().find(is_parent) {
             Some(placed) => placed.is_changed = true,
             None => self.touch(&folder, parent)?,
         }
@@ -301,13 +368,13 @@ impl Maker<'_> {
             journal.move_to(from, &stat, path)?;
         }
         let room = workroom.room(through);
-        let to = folder.as_raw_fd();
-        let moved = raw::renameat2(room, name, to, &last, libc::RENAME_NOREPLACE);
+        let fd = folder.as_raw_fd();
+        let moved = raw::renameat2(room, name, fd, &last, libc::RENAME_NOREPLACE);
         let displaced = match moved {
             Ok(_) => None,
             Err(Errno::EEXIST) => {
                 let stat = path::stat(&folder, &last).context("statx", "")?;
-                raw::renameat2(room, name, to, &last, libc::RENAME_EXCHANGE)
+                raw::renameat2(room, name, fd, &last, libc::RENAME_EXCHANGE)
                     .context("renameat2", "RENAME_EXCHANGE")?;
                 let other_is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
                 Some((mount.to_vec(), name.to_owned(), other_is_directory))
@@ -322,6 +389,7 @@ impl Maker<'_> {
         };
         self.placed.push(Placed {
             path: path.to_vec(),
+            place: to.place,
             folder,
             through,
             name: last,
@@ -379,8 +447,21 @@ impl Maker<'_> {
         let name = self.fresh_name();
         let room = &self.workrooms[mount].room;
         path::make_directory(room, &name, 0o700).context("mkdirat", "")?;
-        self.put(mount, &name, path, (true, None))?;
+        let to = Target {
+            path,
+            place: None,
+            parent: None,
+        };
+        self.put(mount, &name, to, (true, None))?;
         self.tree.open(path, libc::O_PATH | libc::O_DIRECTORY)
+    }
+
+    /// A removed directory that was made before what was in it.
+    fn made_directory(&self, place: u32) -> Result<OwnedFd, RestoreError> {
+        let ghost = self.ghosts.by_place.get(&place).ok_or_else(|| {
+            RestoreError::new(RestoreErrorKind::Impossible("its directory was not made"))
+        })?;
+        duplicate(ghost)
     }
 
     /// Remembers the times of a directory, once, before anything is made in it.
@@ -501,10 +582,11 @@ impl Maker<'_> {
         });
         let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let folder = match self.tree.open(&place.path, flags) {
-            Ok(folder) => folder,
+        let folder = match (place.parent, self.tree.open(&place.path, flags)) {
+            (Some(ghost), _) => self.made_directory(ghost)?,
+            (None, Ok(folder)) => folder,
             // The directory is gone itself.
-            Err(_) => {
+            (None, Err(_)) => {
                 let mount = self.workroom(place)?;
                 self.folder(&place.path, &mount)?
             }

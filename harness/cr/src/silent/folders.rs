@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::stat::Mode;
 use std::os::fd::AsRawFd;
 
-use super::{SilentErrorKind, call};
-use crate::sys::fanotify::{Response, Target, fanotify_init, fanotify_mark, read_event, respond};
+use super::{SilentErrorKind, call, new_listener};
+use crate::sys::fanotify::{Response, Target, fanotify_mark, read_event, respond};
 use crate::sys::handle;
 
 /// The directories of one mount.
@@ -38,12 +38,7 @@ impl Folders {
     /// [`SilentErrorKind::NotPermitted`] without `CAP_SYS_ADMIN` in the initial user namespace, and
     /// `EINVAL` of fanotify_mark(2) for a filesystem about which nobody can be asked: procfs.
     pub fn of(clone: OwnedFd) -> Result<Self, SilentErrorKind> {
-        let class = libc::FAN_CLASS_PRE_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
-        let flags = libc::O_RDONLY | libc::O_NOATIME | libc::O_LARGEFILE | libc::O_CLOEXEC;
-        let group = fanotify_init(class, flags.cast_unsigned()).map_err(|errno| match errno {
-            Errno::EPERM => SilentErrorKind::NotPermitted,
-            errno => SilentErrorKind::Call("fanotify_init", errno),
-        })?;
+        let group = new_listener(libc::O_RDONLY)?;
         let path = handle::proc_path(&clone);
         let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in a number");
         let add = libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT;

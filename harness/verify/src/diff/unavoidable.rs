@@ -215,6 +215,7 @@ impl Allowances {
             for bits in [CREATE, MOVED_FROM, DELETE_SELF] {
                 self.push(Unavoidable::GhostStage, bits, 1, Watched::Filesystem);
             }
+            self.add_taken_name(&directory);
             gone = parent(gone);
             self.add_parent_times(gone);
         }
