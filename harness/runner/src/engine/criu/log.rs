@@ -124,7 +124,7 @@ fn object_numbers(line: &str) -> Option<(std::ops::Range<usize>, (u32, u64))> {
 }
 
 fn readable(message: &str, numbers: Option<std::ops::Range<usize>>, key: &Key) -> String {
-    let mut text = message.trim().to_owned();
+    let mut text = message.trim().replace('\t', "");
     if numbers.is_some()
         && let Some((span, number)) = object_numbers(&text)
     {
@@ -230,7 +230,7 @@ mod tests {
              (00.01) Error (criu/fsnotify.c:285): fsnotify: \tCan't dump that handle\n\
              (00.01) Error (criu/cr-dump.c:1681): Dump files (pid: 52) failed with -1\n",
             &[
-                "fsnotify: \tCan't dump that handle: \"dir/a\" (deleted) (wd 2 of fd 4)",
+                "fsnotify: Can't dump that handle: \"dir/a\" (deleted) (wd 2 of fd 4)",
                 "Dump files (pid: 52) failed with -1",
             ],
         );
