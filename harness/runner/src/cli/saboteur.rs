@@ -17,6 +17,10 @@ use crate::engine::{Defect, EngineSpec};
 use crate::report::{self, Results};
 use crate::suite::{self, Case};
 
+/// How long a run under a defect may hang. Some defects do hang, each in two runs; without one the
+/// longest scenario takes a hundredth of this.
+const LIMIT_MS: u64 = 20_000;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -68,6 +72,10 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         usable(case, &notifreeze, &options)
     });
     let usable: Vec<Usable> = right.into_iter().flatten().collect();
+    let options = Options {
+        limit_ms: LIMIT_MS,
+        ..options
+    };
     let caught = in_parallel("defects", &defects, |defect| {
         catch(*defect, &usable, &notifreeze, &options)
     });
