@@ -7,5 +7,6 @@
 mod around_criu;
 mod names;
 mod programs;
+mod recording;
 mod schema;
 mod silence;

@@ -125,12 +125,43 @@ impl Running {
 
     /// Waits for a group, watches or not.
     pub(crate) fn wait_for_group(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
         let pid = nix::unistd::Pid::from_raw(self.pid());
-        while cr::sys::inspect::groups(pid).unwrap().is_empty() {
-            assert!(Instant::now() < deadline, "no group in 20 s");
+        self.wait("a group", || {
+            !cr::sys::inspect::groups(pid).unwrap().is_empty()
+        });
+    }
+
+    /// Waits until it has read so much of an open file.
+    pub(crate) fn wait_for_offset(&self, name: &str, offset: usize) {
+        let folder = format!("/proc/{}", self.pid());
+        let line = format!("pos:\t{offset}\n");
+        self.wait("an offset", || {
+            let entries = fs::read_dir(format!("{folder}/fd")).unwrap().flatten();
+            let mut files = entries.filter(|entry| {
+                let link = fs::read_link(entry.path()).unwrap_or_default();
+                link.ends_with(name)
+            });
+            files.any(|entry| {
+                let number = entry.file_name();
+                let number = number.to_str().unwrap();
+                let info = fs::read_to_string(format!("{folder}/fdinfo/{number}"));
+                info.unwrap_or_default().starts_with(&line)
+            })
+        });
+    }
+
+    fn wait(&self, what: &str, mut is_there: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_there() {
+            assert!(Instant::now() < deadline, "no {what} in 20 s");
             let _ = nix::poll::poll(&mut [], 5_u8);
         }
+    }
+
+    /// Tells it to end.
+    pub(crate) fn end(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     }
 
     /// A path of the program, for us.

@@ -20,6 +20,7 @@ mod generate;
 mod ledger;
 mod list;
 mod probe;
+mod record;
 mod recover;
 mod restore;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Capture(capture::CaptureArgs),
     /// Say what differs between two captures.
     Compare(capture::CompareArgs),
+    /// Make a scenario of what a real program does.
+    Record(record::Args),
     /// Say what this machine can do.
     Probe(probe::Args),
     /// Run the suite against every planted defect: what catches it, and the score.
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Capture(args) => capture::run_capture(&args),
         Command::Compare(args) => capture::run_compare(&args),
         Command::Fdinfo(args) => fdinfo::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Saboteur(args) => saboteur::run(&args),
         Command::Dump(args) => dump::run(&args),

@@ -12,6 +12,7 @@ Ask about a process of your own:
   notifreeze explain PID                what it watches, and what a checkpoint would lose
   notifreeze capture PID -o a.json      its watches before a checkpoint, and again after the restore;
   notifreeze compare a.json b.json      what came of them
+  notifreeze record -o x.scn -- CMD     a scenario of what a program does, by strace
 
 notifreeze help lists every command, notifreeze help COMMAND explains one.
 ";

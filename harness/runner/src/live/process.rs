@@ -101,7 +101,7 @@ fn readable(process: &Process) -> Result<(), String> {
     }
 }
 
-fn children(pid: i32) -> Vec<i32> {
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
     let tasks = tasks.into_iter().flatten().flatten();
     let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")));
