@@ -2,7 +2,7 @@
 
 use fsnotify::event::check::{check_fanotify, check_inotify};
 use fsnotify::fdinfo::check::{
-    check_group_of, check_lines, check_pieces, check_reading, check_text,
+    check_group_of, check_lines, check_pieces, check_quick, check_reading, check_text,
 };
 use fsnotify::fdinfo::{Kind, Level, Options};
 
@@ -30,16 +30,17 @@ pub fn empty(_input: &[u8]) {}
 const REFUSED: usize = 16;
 
 /// Any text. A target is worth what it gets done in a second, so every text is read, and all that
-/// are accepted but only some of the refused, which are most, are read again for one of three
+/// are accepted but only some of the refused, which are most, are read again for one of four
 /// properties. The length chooses, which keeps the input plain text, and a mutation changes it often
-/// enough. [`fdinfo_whole`] checks all three.
+/// enough. [`fdinfo_whole`] checks all of them.
 pub fn fdinfo(text: &[u8]) {
     if !check_reading(text) && !text.len().is_multiple_of(REFUSED) {
         return;
     }
-    match choice(text) % 3 {
+    match choice(text) % 4 {
         0 => check_lines(text),
-        1 => check_group_of(text, level(text)),
+        1 => check_quick(text),
+        2 => check_group_of(text, level(text)),
         _ => check_pieces(text, piece(text), options(text)),
     }
 }
@@ -90,8 +91,9 @@ fn options(text: &[u8]) -> Options {
     }
 }
 
-/// The strict level against an independent reading.
+/// The strict level against an independent reading; and the quick reading against the other.
 pub fn fdinfo_oracle(text: &[u8]) {
+    check_quick(text);
     oracle::check_against_oracle(text);
 }
 

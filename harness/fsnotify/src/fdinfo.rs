@@ -23,6 +23,7 @@ mod lines;
 mod lock;
 mod mark;
 mod print;
+mod quick;
 mod scan;
 mod stream;
 

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use fsnotify::event::check::{check_fanotify, check_inotify};
 use fsnotify::event::{fanotify as fanotify_event, inotify as inotify_event};
 use fsnotify::fanotify::{EventFlags, InitFlags, MarkFlags};
-use fsnotify::fdinfo::check::{check_change, check_group, check_pieces, check_text};
+use fsnotify::fdinfo::check::{check_change, check_group, check_pieces, check_quick, check_text};
 use fsnotify::fdinfo::{
     Body, Group, Head, Level, Lock, LockAccess, LockClass, LockFile, Mark, MarkTarget, Options,
     Watch,
@@ -221,6 +221,95 @@ fn no_change_of_a_byte_goes_unnoticed() {
         }
         check_change(&group, &text);
     });
+}
+
+/// Lines that both readings take.
+const USUAL: [&[u8]; 4] = [
+    b"inotify wd:4e20 ino:4e69 sdev:700000 mask:fff ignored_mask:0 fhandle-bytes:8 \
+        fhandle-type:1 f_handle:694e0000d00155b6\n",
+    b"inotify wd:1 ino:8000000000000087 sdev:2a mask:0 ignored_mask:0 fhandle-bytes:14 \
+        fhandle-type:4d f_handle:0001000000000000050000000000000007000000\n",
+    b"fanotify ino:9c1 sdev:10300006 mflags:40 mask:48000038 ignored_mask:20 fhandle-bytes:8 \
+        fhandle-type:1 f_handle:c1090000d72b6ffa\n",
+    b"fanotify ino:0 sdev:0 mflags:0 mask:0 ignored_mask:0 fhandle-bytes:4 fhandle-type:fffe \
+        f_handle:00000000\n",
+];
+
+#[test]
+fn the_quick_reading_agrees_on_every_change_of_a_byte() {
+    for line in USUAL {
+        for at in 0..line.len() {
+            check_quick(&line[..at]);
+            let (before, from) = line.split_at(at);
+            for byte in 0..=u8::MAX {
+                check_quick(&[before, &[byte], &from[1..]].concat());
+                check_quick(&[before, &[byte], from].concat());
+            }
+            check_quick(&[before, &from[1..]].concat());
+            check_quick(&[before, b"\n", b"inotify wd:"].concat());
+        }
+    }
+}
+
+#[test]
+fn the_quick_reading_agrees_on_every_change_of_a_value() {
+    let sizes = (0..=0x90).map(|size| format!("{size:x}"));
+    let others = [
+        "",
+        "00",
+        "01",
+        "ff",
+        "100",
+        "ffff",
+        "10000",
+        "7fffffff",
+        "80000000",
+        "ffffffff",
+        "0ffffffff",
+        "100000000",
+        "00000001",
+        "ffffffffffffffff",
+        "10000000000000000",
+        "0x1",
+        "-1",
+        "A",
+        "g",
+        " 1",
+        "1\t",
+    ];
+    let values: Vec<String> = sizes.chain(others.map(str::to_owned)).collect();
+    for line in USUAL {
+        let line = std::str::from_utf8(line).expect("ASCII");
+        for (at, _) in line.match_indices(':') {
+            let (before, behind) = line.split_at(at + 1);
+            let end = behind.find([' ', '\n']).expect("a value ends");
+            let numbers = values.iter().map(String::as_str);
+            let handles = (0..=0x90).map(|n_bytes| "3a".repeat(n_bytes));
+            let handles: Vec<String> = handles.collect();
+            for value in numbers.chain(handles.iter().map(String::as_str)) {
+                check_quick([before, value, &behind[end..]].concat().as_bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_quick_reading_agrees_on_handles_of_every_size() {
+    for n_bytes in 0..=0x90_usize {
+        for n_digits in [
+            2 * n_bytes,
+            2 * n_bytes + 1,
+            (2 * n_bytes).saturating_sub(1),
+        ] {
+            let digits = "0123456789abcdef".repeat(n_bytes);
+            let digits = digits.get(..n_digits).unwrap_or_default();
+            let line = format!(
+                "inotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:{n_bytes:x} \
+                 fhandle-type:1 f_handle:{digits}\n"
+            );
+            check_quick(line.as_bytes());
+        }
+    }
 }
 
 #[test]

@@ -3,18 +3,21 @@
 
 use std::fmt::{self, Write};
 
+use super::cursor::Cursor;
 use super::{
-    Body, ErrorKind, Group, Kind, Level, Line, Lines, Options, ParseError, Stream, Tolerance,
-    UnknownKind, scan,
+    Body, ErrorKind, Group, Kind, Level, Line, Lines, Mark, MarkTarget, Options, ParseError,
+    Stream, Tolerance, UnknownKind, Watch, mark, quick, scan,
 };
 
-/// Whatever holds for a text by itself: [`check_lines`], and [`check_group_of`] at both levels.
+/// Whatever holds for a text by itself: [`check_lines`], [`check_quick`], and [`check_group_of`] at
+/// both levels.
 ///
 /// # Panics
 ///
 /// If one of them does not hold.
 pub fn check_text(text: &[u8]) {
     check_lines(text);
+    check_quick(text);
     check_group_of(text, Level::Strict);
     check_group_of(text, Level::Lenient);
 }
@@ -118,6 +121,55 @@ impl Write for Expected<'_> {
         self.0 = self.0.strip_prefix(text.as_bytes()).ok_or(fmt::Error)?;
         Ok(())
     }
+}
+
+/// Of lines with handles, the quick reading takes those that the other takes, and reads the same.
+///
+/// # Panics
+///
+/// If it takes more or fewer, or reads one differently.
+pub fn check_quick(text: &[u8]) {
+    let mut rest = text;
+    loop {
+        assert_eq!(quickly(rest), slowly(rest), "two readings of a line");
+        let Some(end) = scan::line_feed(rest) else {
+            return;
+        };
+        rest = &rest[end + 1..];
+    }
+}
+
+/// The line that stands here and what follows it, by the quick reading.
+fn quickly(text: &[u8]) -> Option<(Line<'_>, &[u8])> {
+    let watch = quick::watch(text).map(|(watch, rest)| (Line::Watch(watch.decode()), rest));
+    let mark = || quick::mark(text).map(|(mark, rest)| (Line::Mark(mark.decode()), rest));
+    watch.or_else(mark)
+}
+
+/// The same by the other reading.
+fn slowly(text: &[u8]) -> Option<(Line<'_>, &[u8])> {
+    const WATCH: &[u8] = b"inotify wd:";
+    const MARK: &[u8] = b"fanotify ino:";
+    let (line, end) = if text.starts_with(WATCH) {
+        let read = mark::watch(Cursor::new(text, WATCH.len()), Level::Strict);
+        let (watch, end, _) = read.ok()?;
+        (Line::Watch(watch.decode()), end)
+    } else if text.starts_with(MARK) {
+        let read = mark::inode(Cursor::new(text, MARK.len()), Level::Strict);
+        let (mark, end, _) = read.ok()?;
+        (Line::Mark(mark.decode()), end)
+    } else {
+        return None;
+    };
+    let has_handle = match line {
+        Line::Watch(Watch { handle, .. }) => handle.is_some(),
+        Line::Mark(Mark {
+            target: MarkTarget::Inode { handle, .. },
+            ..
+        }) => handle.is_some(),
+        _ => false,
+    };
+    has_handle.then_some((line, &text[end..]))
 }
 
 /// A group is its lines, if they end well and no two are about the same object, and prints as them;

@@ -4,7 +4,7 @@
 //! read across the end of a line.
 
 use super::error::{ErrorKind, Fault};
-use super::scan::{HIGH, ONES, at_least};
+use super::scan::ONES;
 
 type Step<T> = Result<T, Fault>;
 
@@ -32,13 +32,11 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
-    #[inline(always)]
     fn skip(&mut self, n_bytes: usize) {
         self.rest = self.rest.get(n_bytes..).unwrap_or_default();
     }
 
     /// Steps over `text` if it stands here.
-    #[inline(always)]
     pub(super) fn take(&mut self, text: &[u8]) -> bool {
         let behind = self.rest.strip_prefix(text);
         if let Some(behind) = behind {
@@ -48,7 +46,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Steps over the key of `field`, a field like all others: a space before, a colon after.
-    #[inline(always)]
     pub(super) fn key(&mut self, text: &[u8], field: &'static str) -> Step<()> {
         if self.take(text) {
             Ok(())
@@ -58,94 +55,48 @@ impl<'a> Cursor<'a> {
     }
 
     /// A number of `%x` in at most 32 bits.
-    #[inline(always)]
     pub(super) fn hex32(&mut self, field: &'static str) -> Step<u32> {
-        let start = *self;
-        let (value, n_digits) = hex_word(self.rest);
-        self.skip(n_digits);
-        if n_digits == 8 && is_hex(self.rest) {
-            return Err(start.wide(8, field));
-        }
-        start.canonical_hex(n_digits, field)?;
-        Ok(value)
-    }
-
-    /// A number of `%x` that has one digit more often than not.
-    #[inline(always)]
-    pub(super) fn short_hex(&mut self, field: &'static str) -> Step<u32> {
-        let digit = match self.rest {
-            [digit @ b'0'..=b'9', b' ', ..] => digit - b'0',
-            [digit @ b'a'..=b'f', b' ', ..] => digit - b'a' + 10,
-            _ => return self.hex32(field),
-        };
-        self.skip(1);
-        Ok(digit.into())
+        let value = self.hex(8, field)?;
+        Ok(u32::try_from(value).expect("at most 8 digits"))
     }
 
     /// A number of `%lx` or `%llx`.
-    #[inline(always)]
     pub(super) fn hex64(&mut self, field: &'static str) -> Step<u64> {
-        let start = *self;
-        let (high, n_digits) = hex_word(self.rest);
-        self.skip(n_digits);
-        let mut value = u64::from(high);
-        if n_digits == 8 {
-            let (low, n_digits) = hex_word(self.rest);
-            self.skip(n_digits);
-            value = value << (4 * n_digits) | u64::from(low);
-            if n_digits == 8 && is_hex(self.rest) {
-                return Err(start.wide(16, field));
-            }
+        self.hex(16, field)
+    }
+
+    fn hex(&mut self, most_digits: usize, field: &'static str) -> Step<u64> {
+        let fault = |kind| Fault::new(kind, self.at(), field);
+        // One more than fit is enough to see that they do not.
+        let digits = self.rest.iter().take(most_digits + 1);
+        let n_digits = digits.take_while(|byte| is_hex(byte)).count();
+        let digits = &self.rest[..n_digits];
+        if n_digits == 0 || (n_digits > 1 && digits[0] == b'0') {
+            return Err(fault(ErrorKind::BadHex));
         }
-        start.canonical_hex(n_digits, field)?;
+        if n_digits > most_digits {
+            return Err(fault(ErrorKind::Overflow));
+        }
+        let digits = digits.iter().map(|digit| u64::from(value_of(*digit)));
+        let value = digits.fold(0, |value, digit| value << 4 | digit);
+        self.skip(n_digits);
         Ok(value)
     }
 
-    /// The fault of a number that begins here and has more digits than its type holds.
-    #[cold]
-    fn wide(&self, n_digits: usize, field: &'static str) -> Fault {
-        let digits = self.rest;
-        let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
-        let kind = if zeros > 0 {
-            ErrorKind::BadHex
-        } else {
-            ErrorKind::Overflow
-        };
-        debug_assert!(digits.len() > n_digits, "there is a digit too many");
-        Fault::new(kind, self.at(), field)
-    }
-
-    /// Refuses no digits at all, and a leading zero, of the number that begins here.
-    #[inline(always)]
-    fn canonical_hex(&self, n_digits: usize, field: &'static str) -> Step<()> {
-        if n_digits == 0 || (n_digits > 1 && self.rest.first() == Some(&b'0')) {
-            return Err(Fault::new(ErrorKind::BadHex, self.at(), field));
-        }
-        Ok(())
-    }
-
-    /// As many hex digits, a multiple of 8.
-    #[inline(always)]
+    /// As many hex digits, and no more.
     pub(super) fn hex_digits(&mut self, length: usize, field: &'static str) -> Step<&'a [u8]> {
-        let start = *self;
-        for _ in 0..length / 8 {
-            let n_digits = leading_digits(first_word(self.rest));
-            self.skip(n_digits);
-            if n_digits < 8 {
-                return Err(self.short_handle(start.at(), field));
+        let digits = self.rest.iter().take(length + 1);
+        let n_digits = digits.take_while(|byte| is_hex(byte)).count();
+        if n_digits == length {
+            let digits = &self.rest[..length];
+            self.skip(length);
+            return Ok(digits);
+        }
+        match self.rest.get(n_digits) {
+            Some(byte) if n_digits < length && !matches!(byte, b'\n' | b' ' | b'\t') => {
+                Err(Fault::new(ErrorKind::BadHex, self.at() + n_digits, field))
             }
-        }
-        if is_hex(self.rest) {
-            return Err(Fault::new(ErrorKind::HandleLength, start.at(), field));
-        }
-        Ok(&start.rest[..length])
-    }
-
-    #[cold]
-    fn short_handle(&self, start: usize, field: &'static str) -> Fault {
-        match self.rest.first() {
-            None | Some(b'\n' | b' ' | b'\t') => Fault::new(ErrorKind::HandleLength, start, field),
-            Some(_) => Fault::new(ErrorKind::BadHex, self.at(), field),
+            Some(_) | None => Err(Fault::new(ErrorKind::HandleLength, self.at(), field)),
         }
     }
 
@@ -203,19 +154,16 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn is_hex(rest: &[u8]) -> bool {
-    matches!(rest.first(), Some(b'0'..=b'9' | b'a'..=b'f'))
+pub(super) const fn is_hex(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// The number that up to eight lower-case hex digits at the start of `rest` make, and how many.
-#[inline(always)]
-fn hex_word(rest: &[u8]) -> (u32, usize) {
-    let word = first_word(rest);
-    let n_digits = leading_digits(word);
-    if n_digits == 0 {
-        return (0, 0);
+const fn value_of(digit: u8) -> u8 {
+    if digit <= b'9' {
+        digit - b'0'
+    } else {
+        digit - b'a' + 10
     }
-    (value_of_digits(word << (8 * (8 - n_digits))), n_digits)
 }
 
 /// Decodes digits that [`Cursor::hex_digits`] has seen; gives the number of bytes.
@@ -227,33 +175,6 @@ pub(super) fn decode_digits(digits: &[u8], bytes: &mut [u8]) -> usize {
         bytes.copy_from_slice(&value.to_be_bytes());
     }
     digits.len() / 2
-}
-
-/// The first eight bytes.
-#[inline(always)]
-fn first_word(rest: &[u8]) -> u64 {
-    match rest.first_chunk::<8>() {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => near_the_end(rest),
-    }
-}
-
-/// The last bytes of the text, with zeros after them, which are no digits.
-#[cold]
-fn near_the_end(rest: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..rest.len()].copy_from_slice(rest);
-    u64::from_le_bytes(word)
-}
-
-/// How many bytes of the word, from its lowest, are lower-case hex digits.
-#[inline(always)]
-fn leading_digits(word: u64) -> usize {
-    let at_least = at_least(word);
-    let decimal = at_least(b'0') & !at_least(b'9' + 1);
-    let letter = at_least(b'a') & !at_least(b'f' + 1);
-    let others = !((decimal | letter) & !word) & HIGH;
-    (others.trailing_zeros() / 8) as usize
 }
 
 /// The number that eight hex digits make, the first of them in the lowest byte; a zero byte counts
@@ -273,22 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eight_bytes_at_once_agree_with_one_at_a_time() {
-        let mut text = *b"0123abcf";
+    fn eight_digits_at_once_agree_with_one_at_a_time() {
         for place in 0..8 {
-            for byte in 0..=u8::MAX {
-                let kept = std::mem::replace(&mut text[place], byte);
-                let digits = text
-                    .iter()
-                    .take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-                    .count();
-                let value = std::str::from_utf8(&text[..digits]).expect("digits");
-                let value = u32::from_str_radix(value, 16).unwrap_or(0);
-                assert_eq!(hex_word(&text), (value, digits), "{}", text.escape_ascii());
-                let mut long = text.to_vec();
-                long.extend_from_slice(b"0 mask");
-                assert_eq!(hex_word(&long), (value, digits), "{}", long.escape_ascii());
-                text[place] = kept;
+            for digit in *b"0123456789abcdef" {
+                let mut digits = *b"09af1b3e";
+                digits[place] = digit;
+                let mut bytes = [0; 4];
+                assert_eq!(decode_digits(&digits, &mut bytes), 4);
+                let text = std::str::from_utf8(&digits).expect("digits");
+                let expected = u32::from_str_radix(text, 16).expect("digits");
+                assert_eq!(u32::from_be_bytes(bytes), expected, "{text}");
             }
         }
     }

@@ -6,7 +6,9 @@ use super::cursor::Cursor;
 use super::error::{ErrorKind, Excerpt, Fault, ParseError};
 use super::head::{self, HeadKey, Seen};
 use super::mark::{Form, RawMark, RawWatch};
-use super::{Kind, Level, Line, Lock, MAX_LINE, Options, Tolerance, explain, lock, mark, scan};
+use super::{
+    Kind, Level, Line, Lock, MAX_LINE, Options, Tolerance, explain, lock, mark, quick, scan,
+};
 
 /// Iterator over the typed lines of a whole text. Allocates nothing; ends after the first error.
 #[derive(Clone, Debug)]
@@ -33,16 +35,15 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// As [`Iterator::next`], by [`Reader::step_apart`].
+    /// As [`Iterator::next`], for whoever keeps the line or passes it on, where a call more does not
+    /// count: this goes into its caller as often as it stands there.
+    #[inline(never)]
     pub(super) fn next_apart(&mut self) -> Option<Result<Line<'a>, ParseError>> {
-        self.next_by(Reader::step_apart)
+        self.next()
     }
 
-    #[inline(always)]
-    fn next_by(
-        &mut self,
-        step: impl FnOnce(&mut Reader, &'a [u8]) -> Result<(Line<'a>, usize), ParseError>,
-    ) -> Option<Result<Line<'a>, ParseError>> {
+    #[inline(never)]
+    fn next_of_any_shape(&mut self) -> Option<Result<Line<'a>, ParseError>> {
         if self.ended {
             return None;
         }
@@ -50,13 +51,14 @@ impl<'a> Lines<'a> {
             self.ended = true;
             return self.reader.finish().err().map(Err);
         }
-        match step(&mut self.reader, self.rest) {
+        match self.reader.step_of_any_shape(self.rest) {
             Ok((line, length)) => {
                 self.rest = &self.rest[length..];
                 Some(Ok(line))
             }
             Err(error) => {
                 self.ended = true;
+                self.rest = &[];
                 Some(Err(error))
             }
         }
@@ -80,7 +82,11 @@ impl<'a> Iterator for Lines<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_by(Reader::step)
+        if let Some((line, length)) = self.reader.usual_line(self.rest) {
+            self.rest = &self.rest[length..];
+            return Some(Ok(line.decode()));
+        }
+        self.next_of_any_shape()
     }
 }
 
@@ -133,31 +139,50 @@ impl Reader {
     }
 
     /// Reads the line at the start of `rest`, which is not empty; gives it and its length.
+    #[inline(never)]
+    pub(super) fn step<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
+        match self.usual_line(rest) {
+            Some((line, length)) => Ok((line.decode(), length)),
+            None => self.step_of_any_shape(rest),
+        }
+    }
+
+    /// Reads a line of a body that has begun, if it has the usual shape.
     #[inline(always)]
-    fn step<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
+    fn usual_line<'a>(&mut self, rest: &'a [u8]) -> Option<(BodyLine<'a>, usize)> {
+        let (line, behind) = match self.body? {
+            Kind::Inotify => {
+                let (watch, behind) = quick::watch(rest)?;
+                (BodyLine::Watch(watch), behind)
+            }
+            Kind::Fanotify => {
+                let (mark, behind) = quick::mark(rest)?;
+                (BodyLine::Mark(mark), behind)
+            }
+        };
+        let length = rest.len() - behind.len();
+        let n_bytes = self.n_bytes + length;
+        if n_bytes > self.options.max_text || self.n_marks >= self.options.max_marks {
+            return None;
+        }
+        self.n_bytes = n_bytes;
+        self.n_marks += 1;
+        self.n_lines += 1;
+        self.tolerance = None;
+        Some((line, length))
+    }
+
+    /// The same as [`Reader::step`], for every line.
+    fn step_of_any_shape<'a>(&mut self, rest: &'a [u8]) -> Result<(Line<'a>, usize), ParseError> {
         self.tolerance = None;
         match self.body_line(rest) {
-            Ok((Some(BodyLine::Watch(watch)), length)) => {
+            Ok((Some(line), length)) => {
                 self.pass(rest, length)?;
-                Ok((Line::Watch(watch.decode()), length))
-            }
-            Ok((Some(BodyLine::Mark(mark)), length)) => {
-                self.pass(rest, length)?;
-                Ok((Line::Mark(mark.decode()), length))
+                Ok((line.decode(), length))
             }
             Ok((None, _)) => self.other_step(rest),
             Err(refusal) => Err(self.refuse(rest, refusal)),
         }
-    }
-
-    /// The same, where the line is kept or passed on and a call more does not count. One copy of the
-    /// code is enough there, for the processor and for a fuzzer that counts every edge of it.
-    #[inline(never)]
-    pub(super) fn step_apart<'a>(
-        &mut self,
-        rest: &'a [u8],
-    ) -> Result<(Line<'a>, usize), ParseError> {
-        self.step(rest)
     }
 
     /// A step over a line of another kind.
@@ -421,6 +446,16 @@ impl Reader {
 enum BodyLine<'a> {
     Watch(RawWatch<'a>),
     Mark(RawMark<'a>),
+}
+
+impl<'a> BodyLine<'a> {
+    #[inline(always)]
+    fn decode(self) -> Line<'a> {
+        match self {
+            Self::Watch(watch) => Line::Watch(watch.decode()),
+            Self::Mark(mark) => Line::Mark(mark.decode()),
+        }
+    }
 }
 
 /// A fault, and the form of the line that it was found in.

@@ -49,23 +49,23 @@ pub(super) const HANDLE: [&str; 3] = ["fhandle-bytes", "fhandle-type", "f_handle
 /// A watch whose handle is not decoded yet: small, so that the large value is made only once, where
 /// it is wanted.
 pub(super) struct RawWatch<'a> {
-    wd: Wd,
-    ino: Ino,
-    sdev: Sdev,
-    mask: InotifyMask,
-    ignored_mask: InotifyMask,
-    handle: Option<RawHandle<'a>>,
+    pub(super) wd: Wd,
+    pub(super) ino: Ino,
+    pub(super) sdev: Sdev,
+    pub(super) mask: InotifyMask,
+    pub(super) ignored_mask: InotifyMask,
+    pub(super) handle: Option<RawHandle<'a>>,
 }
 
 /// A mark whose handle is not decoded yet.
 pub(super) struct RawMark<'a> {
-    target: RawTarget<'a>,
-    flags: MarkFlags,
-    mask: FanotifyMask,
-    ignored_mask: FanotifyMask,
+    pub(super) target: RawTarget<'a>,
+    pub(super) flags: MarkFlags,
+    pub(super) mask: FanotifyMask,
+    pub(super) ignored_mask: FanotifyMask,
 }
 
-enum RawTarget<'a> {
+pub(super) enum RawTarget<'a> {
     Inode {
         ino: Ino,
         sdev: Sdev,
@@ -78,9 +78,9 @@ enum RawTarget<'a> {
 
 /// A type, and digits that are known to be pairs of hex digits of at most 128 bytes.
 #[derive(Clone, Copy)]
-struct RawHandle<'a> {
-    kind: u32,
-    digits: &'a [u8],
+pub(super) struct RawHandle<'a> {
+    pub(super) kind: u32,
+    pub(super) digits: &'a [u8],
 }
 
 impl RawHandle<'_> {
@@ -132,7 +132,6 @@ impl RawMark<'_> {
 pub(super) type Parsed<T> = (T, usize, Option<Tolerance>);
 
 /// `inotify wd:`; the cursor is behind the colon.
-#[inline(always)]
 pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawWatch<'_>>> {
     let start = cursor.at();
     let wd = cursor.hex32("wd")?;
@@ -146,7 +145,7 @@ pub(super) fn watch(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawWatc
     let mask = InotifyMask(cursor.hex32("mask")?);
     cursor.key(b" ignored_mask:", "ignored_mask")?;
     let start = cursor.at();
-    let ignored_mask = InotifyMask(cursor.short_hex("ignored_mask")?);
+    let ignored_mask = InotifyMask(cursor.hex32("ignored_mask")?);
     let (handle, end, tolerance) = inode_end(cursor, level)?;
     if ignored_mask.0 != 0 && level == Level::Strict {
         return Err(Fault::new(ErrorKind::IgnoredMask, start, "ignored_mask"));
@@ -172,7 +171,6 @@ pub(super) fn group(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<(InitFl
 }
 
 /// `fanotify ino:`; the cursor is behind the colon.
-#[inline(always)]
 pub(super) fn inode(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<RawMark<'_>>> {
     let ino = Ino(cursor.hex64("ino")?);
     cursor.key(b" sdev:", "sdev")?;
@@ -228,10 +226,9 @@ fn mark_without_handle<'a>(
     Ok((mark, end, tolerance))
 }
 
-#[inline(always)]
 fn tail(cursor: &mut Cursor<'_>, level: Level) -> Step<(MarkFlags, FanotifyMask, FanotifyMask)> {
     cursor.key(b" mflags:", "mflags")?;
-    let flags = MarkFlags(cursor.short_hex("mflags")?);
+    let flags = MarkFlags(cursor.hex32("mflags")?);
     cursor.key(b" mask:", "mask")?;
     let mask = fanotify_mask(cursor, level, "mask")?;
     cursor.key(b" ignored_mask:", "ignored_mask")?;
@@ -240,10 +237,9 @@ fn tail(cursor: &mut Cursor<'_>, level: Level) -> Step<(MarkFlags, FanotifyMask,
 }
 
 /// 32 bits on every kernel so far; patches that widen it to 64 have been proposed.
-#[inline(always)]
 fn fanotify_mask(cursor: &mut Cursor<'_>, level: Level, field: &'static str) -> Step<FanotifyMask> {
     Ok(FanotifyMask(match level {
-        Level::Strict => u64::from(cursor.short_hex(field)?),
+        Level::Strict => u64::from(cursor.hex32(field)?),
         Level::Lenient => cursor.hex64(field)?,
     }))
 }
@@ -257,7 +253,6 @@ fn plain_end(mut cursor: Cursor<'_>, level: Level) -> Step<(usize, Option<Tolera
 }
 
 /// The end of an inode's line: a space, the handle if there is one, a line feed.
-#[inline(always)]
 fn inode_end(mut cursor: Cursor<'_>, level: Level) -> Step<Parsed<Option<RawHandle<'_>>>> {
     if cursor.take(b" fhandle-bytes:") {
         let handle = handle(&mut cursor)?;
@@ -292,10 +287,9 @@ fn extra_space(
 }
 
 /// A handle; the cursor is behind `fhandle-bytes:`.
-#[inline(always)]
 fn handle<'a>(cursor: &mut Cursor<'a>) -> Step<RawHandle<'a>> {
     let size_at = cursor.at();
-    let n_bytes = cursor.short_hex("fhandle-bytes")? as usize;
+    let n_bytes = cursor.hex32("fhandle-bytes")?;
     if !cursor.take(b" fhandle-type:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
@@ -303,11 +297,11 @@ fn handle<'a>(cursor: &mut Cursor<'a>) -> Step<RawHandle<'a>> {
             "fhandle-type",
         ));
     }
-    if n_bytes == 0 || n_bytes > MAX_HANDLE_BYTES || !n_bytes.is_multiple_of(4) {
+    if !is_handle_size(n_bytes) {
         return Err(Fault::new(ErrorKind::HandleSize, size_at, "fhandle-bytes"));
     }
     let type_at = cursor.at();
-    let kind = cursor.short_hex("fhandle-type")?;
+    let kind = cursor.hex32("fhandle-type")?;
     if !cursor.take(b" f_handle:") {
         return Err(Fault::new(
             ErrorKind::HandlePartial,
@@ -315,10 +309,20 @@ fn handle<'a>(cursor: &mut Cursor<'a>) -> Step<RawHandle<'a>> {
             "f_handle",
         ));
     }
-    // 0 is `FILEID_ROOT`, ff `FILEID_INVALID`: `show_mark_fhandle` prints neither.
-    if kind == 0 || kind == 0xff || kind > 0xffff {
+    if !is_handle_type(kind) {
         return Err(Fault::new(ErrorKind::HandleType, type_at, "fhandle-type"));
     }
-    let digits = cursor.hex_digits(2 * n_bytes, "f_handle")?;
+    let digits = cursor.hex_digits(2 * n_bytes as usize, "f_handle")?;
     Ok(RawHandle { kind, digits })
+}
+
+/// Whether a handle of so many bytes can be.
+pub(super) const fn is_handle_size(n_bytes: u32) -> bool {
+    n_bytes > 0 && n_bytes as usize <= MAX_HANDLE_BYTES && n_bytes.is_multiple_of(4)
+}
+
+/// Whether it is a type of handles. 0 is `FILEID_ROOT`, ff `FILEID_INVALID`: `show_mark_fhandle`
+/// prints neither.
+pub(super) const fn is_handle_type(kind: u32) -> bool {
+    kind != 0 && kind != 0xff && kind <= 0xffff
 }

@@ -75,7 +75,7 @@ impl Stream {
         let end = rest.iter().rposition(|byte| *byte == b'\n');
         let (mut lines, mut tail) = rest.split_at(end.map_or(0, |end| end + 1));
         while !lines.is_empty() {
-            let (line, length) = self.reader.step_apart(lines)?;
+            let (line, length) = self.reader.step(lines)?;
             each(line);
             lines = &lines[length..];
         }
@@ -104,7 +104,7 @@ impl Stream {
     ) -> Result<(), ParseError> {
         let mut at = 0;
         while at < self.n_kept && (to_the_end || at == 0) {
-            let (line, length) = self.reader.step_apart(&self.kept[at..self.n_kept])?;
+            let (line, length) = self.reader.step(&self.kept[at..self.n_kept])?;
             each(line);
             at += length;
         }
