@@ -29,8 +29,9 @@ impl HeadKey {
 
     /// The key that a line starts with, its colon included.
     pub(super) fn of(line: &[u8]) -> Option<Self> {
-        let has = |key: &Self| line.strip_prefix(key.name().as_bytes())?.strip_prefix(b":");
-        Self::ALL.into_iter().find(|key| has(key).is_some())
+        let colon = line.iter().take(8).position(|byte| *byte == b':')?;
+        let mut keys = Self::ALL.into_iter();
+        keys.find(|key| key.name().as_bytes() == &line[..colon])
     }
 }
 
