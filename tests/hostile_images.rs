@@ -71,6 +71,7 @@ fn image(kind: PlaceKind, path: &[u8]) -> Image {
         extents: vec![Extent {
             offset: 0,
             length: 4,
+            stored: None,
             content: b"evil".to_vec(),
         }],
         ..Ghost::default()

@@ -27,17 +27,19 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
+use content::Store;
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Foreseen, foresee};
 pub use journal::{Outcome, Recovered, recover};
 pub use park::{park, release};
 
 use crate::Loss;
-use crate::image::{Image, LossRecord};
+use crate::image::{Image, LossRecord, Writer};
 use crate::sys::descriptor::raise_file_limit;
 use crate::sys::handle::with_own_directory;
 
-/// Most bytes of content of one ghost by default; larger ones are refused by name.
+/// Most bytes of content of one ghost by default; larger ones are refused by name. Holes do not
+/// count. It is about space in the image: what goes to a file is copied piece by piece.
 pub const GHOST_LIMIT: u64 = 256 << 20;
 
 /// What a dump may do, and what it is told beforehand.
@@ -92,14 +94,15 @@ pub enum Ghosts {
 }
 
 /// Dumps a process and its descendants, all of which must be stopped, and which are not to run
-/// on: their queues are in the image.
+/// on: their queues are in the image. So is the content of ghosts, all in memory; [`dump_to_file`]
+/// needs no more memory for a large one than for a small one.
 ///
 /// # Errors
 ///
 /// What cannot be dumped, by name. The subject is then as it was.
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
-        let mut dump = Dump::look(pid, options)?;
+        let mut dump = Dump::look(pid, options, Store::Memory)?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         dump.link_ghosts(options)?;
         dump.take_queues(options.queue, None)?;
@@ -133,18 +136,20 @@ pub fn dump_to_file(
 ) -> Result<(Image, Vec<Loss>), DumpError> {
     recover(image_path, options)?;
     in_own_directory(|| {
-        let mut dump = Dump::look(pid, options)?;
+        let failed = |error: &std::io::Error| {
+            DumpError::io("write", image_path.display().to_string(), error)
+        };
+        let writer = Writer::create(image_path).map_err(|error| failed(&error))?;
+        let mut dump = Dump::look(pid, options, Store::file(writer))?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         if afterwards == Afterwards::RunsOn {
             queues::refuse_for_good(&dump.image, &dump.held)?;
         }
         dump.link_ghosts(options)?;
         dump.take_queues(options.queue, Some(&image_path.to_owned()))?;
-        let written = dump.image.write(image_path);
-        if let Err(error) = written {
+        if let Err(error) = dump.write() {
             dump.put_back()?;
-            let name = image_path.display().to_string();
-            return Err(DumpError::io("write", name, &error));
+            return Err(failed(&error));
         }
         match afterwards {
             Afterwards::RunsOn => dump.put_back(),
@@ -170,11 +175,12 @@ struct Dump {
     unread: HashMap<usize, usize>,
     links: links::Links,
     taken: queues::Taken,
+    store: Store,
 }
 
 impl Dump {
     /// All that can be seen without taking anything.
-    fn look(pid: Pid, options: &DumpOptions) -> Result<Self, DumpError> {
+    fn look(pid: Pid, options: &DumpOptions, mut store: Store) -> Result<Self, DumpError> {
         // One descriptor is held for each description of the subject. More may be allowed for
         // good: nobody is worse off.
         let _ = raise_file_limit();
@@ -195,7 +201,7 @@ impl Dump {
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
         let unread = queues::unread(&image, &held)?;
-        places.finish(&mut image, &held, options)?;
+        places.finish(&mut image, &held, (options.ghost_limit, &mut store))?;
         let own = queues::heard_since(&image, &held, &unread)?;
         Ok(Self {
             image,
@@ -205,6 +211,7 @@ impl Dump {
             unread,
             links: links::Links::default(),
             taken: queues::Taken::default(),
+            store,
         })
     }
 
@@ -212,7 +219,15 @@ impl Dump {
         if options.ghosts == Ghosts::Silent {
             return Ok(());
         }
-        self.links.make(&mut self.image, &self.held, &self.places)?;
+        let content = match &self.store {
+            Store::File { writer, .. } => {
+                let content = writer.content();
+                Some(content.map_err(|error| DumpError::io("fcntl", "image", &error))?)
+            }
+            Store::Memory | Store::Nowhere => None,
+        };
+        let seen = (&self.held[..], &self.places);
+        self.links.make(&mut self.image, seen, content.as_ref())?;
         if options.queue == QueuePolicy::Drop {
             // All goes, and only what is not of our own making is a loss.
             self.own = queues::heard_since(&self.image, &self.held, &self.unread)?;
@@ -238,6 +253,14 @@ impl Dump {
             taken.put_back(&self.image, &self.held, &mut self.places)?;
         }
         result
+    }
+
+    /// Completes the file of the image.
+    fn write(&mut self) -> std::io::Result<()> {
+        match std::mem::replace(&mut self.store, Store::Nowhere) {
+            Store::File { writer, .. } => writer.finish(&mut self.image),
+            Store::Memory | Store::Nowhere => Ok(()),
+        }
     }
 
     fn put_back(mut self) -> Result<(Image, Vec<Loss>), DumpError> {

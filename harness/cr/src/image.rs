@@ -7,10 +7,12 @@
 
 mod check;
 mod codec;
+mod content;
 mod show;
 
 pub use check::InvalidImage;
 pub use codec::{DecodeError, DecodeErrorKind, MAX_IMAGE, ReadError, check_image};
+pub(crate) use content::{Content, PIECE, Writer};
 pub(crate) use show::Text;
 
 use crate::loss::Loss;
@@ -40,6 +42,9 @@ pub struct Image {
     /// A process that holds the open file descriptions themselves.
     #[prost(message, optional, tag = "8")]
     pub parked: Option<Parked>,
+    /// Bytes of content of ghosts in the file of the image, before this message.
+    #[prost(uint64, tag = "9")]
+    pub content_length: u64,
 }
 
 /// Where the open file descriptions are.
@@ -378,12 +383,34 @@ pub struct Xattr {
 pub struct Extent {
     #[prost(uint64, tag = "1")]
     pub offset: u64,
-    /// Allocated space that reads as zeroes has a length and no bytes.
+    /// Allocated space that reads as zeroes has a length, and no bytes anywhere.
     #[prost(uint64, tag = "2")]
     pub length: u64,
     #[prost(bytes = "vec", tag = "3")]
     #[serde(serialize_with = "show::size")]
     pub content: Vec<u8>,
+    /// Where the bytes are that are not in [`content`](Self::content).
+    #[prost(message, optional, tag = "4")]
+    pub stored: Option<Stored>,
+}
+
+/// A place in the file of an image.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, serde::Serialize)]
+pub struct Stored {
+    /// From the end of the header.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// CRC-32 of the bytes.
+    #[prost(fixed32, tag = "2")]
+    pub checksum: u32,
+}
+
+impl Extent {
+    /// Whether it is allocated space that reads as zeroes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty() && self.stored.is_none()
+    }
 }
 
 /// A [`Loss`] as the image keeps it.

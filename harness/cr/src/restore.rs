@@ -13,6 +13,7 @@ mod error;
 mod files;
 pub(crate) mod ghosts;
 mod group;
+pub(crate) mod inode;
 mod leftovers;
 mod parked;
 mod processes;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{RestoreError, RestoreErrorKind};
 
-use crate::image::{Image, Object};
+use crate::image::{Content, Image, Object, ReadError};
 use crate::sys::{descriptor, path, raw};
 use error::Context;
 use stage::Stage;
@@ -124,11 +125,13 @@ pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, Rest
 
 fn become_image(
     image: &Image,
-    (options, image_path): (&RestoreOptions, Option<&Path>),
+    (options, source): (&RestoreOptions, Option<(&Path, Content)>),
 ) -> Result<Restored, RestoreError> {
     let limit = descriptor::raise_file_limit().context("setrlimit", "RLIMIT_NOFILE")?;
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    let stage = make(image, (options, image_path))?;
+    let content = source.as_ref().map(|(path, content)| (*path, content));
+    let stage = make(image, (options, content))?;
+    drop(source);
     // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
     let restored = processes::become_tree(image, stage, options)?;
     if image.only_groups {
@@ -144,14 +147,14 @@ fn become_image(
 /// Makes every open file description, and opens every working directory.
 fn make(
     image: &Image,
-    (options, image_path): (&RestoreOptions, Option<&Path>),
+    (options, source): (&RestoreOptions, Option<(&Path, &Content)>),
 ) -> Result<Stage, RestoreError> {
     let tree = Tree::new(image, options)?;
     if let Some(parked) = &image.parked {
         return parked::take(image, parked, &tree);
     }
     let mut stage = Stage::new(image)?;
-    let ghosts = ghosts::make(image, &tree, &mut stage, (options, image_path))?;
+    let ghosts = ghosts::make(image, &tree, &mut stage, (options, source))?;
     files::open(image, &tree, &mut stage)?;
     let arming = group::make(image, &tree, &ghosts, &mut stage, options)?;
     for (index, file) in image.files.iter().enumerate() {
@@ -174,9 +177,11 @@ fn make(
 ///
 /// That it is no image, or as [`restore`].
 pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
-    let image = Image::read(path).map_err(RestoreError::read)?;
+    let (image, content) = Image::open(path).map_err(RestoreError::read)?;
+    let spoiled = |error| RestoreError::read(ReadError::Io(error)).at("content of ghosts");
+    content.verify(&image).map_err(spoiled)?;
     clear_leftovers(&image, path, options)?;
-    become_image(&image, (options, Some(path)))
+    become_image(&image, (options, Some((path, content))))
 }
 
 /// Puts right what restores from this image left that were killed: names of ghosts, our own

@@ -83,6 +83,16 @@ impl fmt::Display for SilentError {
 
 impl std::error::Error for SilentError {}
 
+/// Whether the caller may be asked about the openings of others: `CAP_SYS_ADMIN` in the initial
+/// user namespace. Who may not cannot open in silence, either.
+#[must_use]
+pub fn is_permitted() -> bool {
+    !matches!(
+        new_listener(libc::O_RDONLY),
+        Err(SilentErrorKind::NotPermitted)
+    )
+}
+
 /// Opens a regular file or a directory, which may be the `/proc/PID/fd/N` of another process,
 /// without an event, now or when the descriptor is used or closed. The descriptor has an offset of
 /// its own. Only reading, writing and allocating through it are silent: fchmod(2), ftruncate(2)

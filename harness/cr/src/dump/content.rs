@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use crate::Loss;
-use crate::image::{Extent, Ghost, Time, Xattr};
+use crate::image::{Extent, Ghost, PIECE, Time, Writer, Xattr};
 use crate::silent;
 use crate::sys::memory::Mapping;
 use crate::sys::path::{self, Stat};
@@ -19,15 +19,61 @@ use crate::sys::{descriptor, handle, inspect, raw};
 
 /// Offsets of mappings are multiples of it on x86 and arm64 with 4 KiB pages.
 const PAGE: u64 = 4096;
-/// Bytes mapped at once.
-const WINDOW: u64 = 16 << 20;
+/// Content that stays in memory, of all ghosts of an image that is written to a file.
+const MOST_IN_MEMORY: u64 = 1 << 20;
+
+/// Where the content of ghosts goes.
+#[derive(Debug)]
+pub(super) enum Store {
+    /// Nowhere: the inodes live on.
+    Nowhere,
+    Memory,
+    /// Into the file of the image, but for the first bytes.
+    File {
+        writer: Writer,
+        in_memory: u64,
+    },
+}
+
+impl Store {
+    pub(super) fn file(writer: Writer) -> Self {
+        Self::File {
+            writer,
+            in_memory: 0,
+        }
+    }
+
+    /// Keeps the bytes of an extent.
+    fn keep(&mut self, offset: u64, content: Vec<u8>) -> Result<Extent, DumpError> {
+        let length = content.len() as u64;
+        let mut extent = Extent {
+            offset,
+            length,
+            ..Extent::default()
+        };
+        match self {
+            _ if content.iter().all(|&byte| byte == 0) => {}
+            Self::File { writer, in_memory } if *in_memory + length > MOST_IN_MEMORY => {
+                let stored = writer.store(&content);
+                let stored = stored.map_err(|error| DumpError::io("write", "image", &error))?;
+                extent.stored = Some(stored);
+            }
+            Self::File { in_memory, .. } => {
+                *in_memory += length;
+                extent.content = content;
+            }
+            Self::Memory | Self::Nowhere => extent.content = content,
+        }
+        Ok(extent)
+    }
+}
 
 /// The ghost that a file is.
 pub(super) fn copy(
     stat: &Stat,
     source: &OwnedFd,
     holders: &[&Held],
-    limit: u64,
+    (limit, store): (u64, &mut Store),
     losses: &mut Vec<Loss>,
 ) -> Result<Ghost, DumpError> {
     let time = |(sec, nsec)| Time { sec, nsec };
@@ -44,8 +90,8 @@ pub(super) fn copy(
     match stat.mode & libc::S_IFMT {
         libc::S_IFREG => {
             ghost.size = stat.size;
-            if stat.blocks > 0 && stat.size > 0 {
-                ghost.extents = content(stat, holders, limit, losses)?;
+            if stat.blocks > 0 && stat.size > 0 && !matches!(store, Store::Nowhere) {
+                ghost.extents = content(stat, holders, (limit, store), losses)?;
             }
             ghost
                 .extents
@@ -74,18 +120,22 @@ fn preallocated(source: &OwnedFd, stat: &Stat, extents: &[Extent]) -> Option<Ext
     (length > 0).then_some(Extent {
         offset,
         length,
-        content: Vec::new(),
+        ..Extent::default()
     })
+}
+
+/// Bytes of a file that are not in holes.
+pub(super) fn size(stat: &Stat) -> u64 {
+    stat.size.min(stat.blocks.saturating_mul(512))
 }
 
 fn content(
     stat: &Stat,
     holders: &[&Held],
-    limit: u64,
+    (limit, store): (u64, &mut Store),
     losses: &mut Vec<Loss>,
 ) -> Result<Vec<Extent>, DumpError> {
-    // Of a sparse file only the blocks count.
-    let bytes = stat.size.min(stat.blocks.saturating_mul(512));
+    let bytes = size(stat);
     if bytes > limit {
         return Err(DumpError::new("", DumpErrorKind::TooLarge { bytes, limit }));
     }
@@ -94,10 +144,10 @@ fn content(
         Reader::Own(file) => file.as_fd(),
         Reader::Shared(file) => *file,
     };
-    let parts = if stat.blocks.saturating_mul(512) >= stat.size {
-        vec![(0, stat.size)]
-    } else if own_offset {
+    let parts = if own_offset {
         parts(file, stat.size)?
+    } else if stat.blocks.saturating_mul(512) >= stat.size {
+        vec![(0, stat.size)]
     } else {
         let offset = raw::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR)
             .map_err(|errno| DumpError::on("lseek", "", errno))?;
@@ -109,7 +159,7 @@ fn content(
     without_access_time(file, own_offset, || {
         let mut extents = Vec::new();
         for (start, end) in parts {
-            read(file, start, end, &mut extents)?;
+            read(file, (start, end), store, &mut extents)?;
         }
         Ok(extents)
     })
@@ -203,25 +253,18 @@ fn without_access_time<T>(
 
 fn read(
     file: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
+    store: &mut Store,
     extents: &mut Vec<Extent>,
 ) -> Result<(), DumpError> {
     let failed = |errno| DumpError::on("mmap", "", errno);
     let mut at = start;
     while at < end {
-        let length = WINDOW.min(end - at);
+        let length = PIECE.min(end - at);
         let size = usize::try_from(length).map_err(|_| failed(Errno::EOVERFLOW))?;
         let offset = i64::try_from(at).map_err(|_| failed(Errno::EOVERFLOW))?;
-        let mut content = Mapping::new(file, offset, size).map_err(failed)?.copy(size);
-        if content.iter().all(|&byte| byte == 0) {
-            content = Vec::new();
-        }
-        extents.push(Extent {
-            offset: at,
-            length,
-            content,
-        });
+        let content = Mapping::new(file, offset, size).map_err(failed)?.copy(size);
+        extents.push(store.keep(at, content)?);
         at += length;
     }
     Ok(())

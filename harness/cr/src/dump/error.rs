@@ -99,7 +99,7 @@ impl fmt::Display for DumpError {
             }
             DumpErrorKind::Unread { bytes } => write!(f, "{bytes} bytes unread"),
             DumpErrorKind::TooLarge { bytes, limit } => {
-                write!(f, "ghost of {bytes} bytes, the limit is {limit}")
+                write!(f, "{bytes} bytes of content, the limit is {limit}")
             }
             DumpErrorKind::NoPath { ino, major, minor } => {
                 write!(

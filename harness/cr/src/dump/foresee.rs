@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
-use super::{DumpOptions, group, in_own_directory};
+use super::{DumpOptions, content, group, in_own_directory};
 use crate::Loss;
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
@@ -128,7 +128,7 @@ fn collect(
 fn too_large(found: &Found, options: &DumpOptions) -> Option<DumpError> {
     let stat = path::stat(&found.held.file, c"").ok()?;
     let is_ghost = stat.nlink == 0 && stat.mode & libc::S_IFMT == libc::S_IFREG;
-    let (bytes, limit) = (stat.size, options.ghost_limit);
+    let (bytes, limit) = (content::size(&stat), options.ghost_limit);
     (is_ghost && bytes > limit)
         .then(|| DumpError::new("", DumpErrorKind::TooLarge { bytes, limit }))
 }

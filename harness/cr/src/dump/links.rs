@@ -20,8 +20,8 @@ use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::Places;
 use crate::Loss;
-use crate::image::{Image, Inode, LINK, MarkKind, Object, PlaceKind};
-use crate::restore::ghosts::{create, set_attributes};
+use crate::image::{Content, Image, Inode, LINK, MarkKind, Object, PlaceKind};
+use crate::restore::inode::{create, set_attributes};
 use crate::restore::{RestoreError, RestoreErrorKind};
 use crate::sys::handle::proc_path;
 use crate::sys::{path, raw};
@@ -58,8 +58,8 @@ impl Links {
     pub(super) fn make(
         &mut self,
         image: &mut Image,
-        held: &[Held],
-        places: &Places,
+        (held, places): (&[Held], &Places),
+        content: Option<&Content>,
     ) -> Result<(), DumpError> {
         for index in 0..image.places.len() {
             let place = &image.places[index];
@@ -71,7 +71,7 @@ impl Links {
             let Some(holder) = holder.filter(|_| is_removed(place.kind()) && !is_directory) else {
                 continue;
             };
-            self.link(image, (index, &held[holder]), (held, places))
+            self.link(image, (index, &held[holder]), (held, places), content)
                 .map_err(|error| error.at(&held[holder].place))?;
         }
         Ok(())
@@ -82,6 +82,7 @@ impl Links {
         image: &mut Image,
         (index, holder): (usize, &Held),
         (held, places): (&[Held], &Places),
+        content: Option<&Content>,
     ) -> Result<(), DumpError> {
         let place = &image.places[index];
         if place.parent.is_some() {
@@ -103,7 +104,7 @@ impl Links {
             let last = path::c_path(last.unwrap_or_default()).map_err(failed)?;
             path::stat(&folder, &last).is_err()
         };
-        let Some(name) = self.name(image, (index, holder), folder)? else {
+        let Some(name) = self.name(image, (index, holder), folder, content)? else {
             return Ok(());
         };
         image.places[index].link = name.into_bytes();
@@ -122,6 +123,7 @@ impl Links {
         image: &Image,
         (index, holder): (usize, &Held),
         folder: OwnedFd,
+        content: Option<&Content>,
     ) -> Result<Option<CString>, DumpError> {
         let inode = image.places[index].inode;
         let source = path::c_path(proc_path(&holder.file).as_os_str().as_encoded_bytes());
@@ -142,7 +144,8 @@ impl Links {
                     return Err(DumpError::not_supported("", what));
                 }
                 Err(Errno::ENOENT) => {
-                    self.stand_in(&image.inodes[inode as usize], inode, (&folder, &name))?;
+                    let found = (&image.inodes[inode as usize], inode);
+                    self.stand_in(found, (&folder, &name), content)?;
                 }
                 Err(errno) => return Err(DumpError::on("linkat", "", errno)),
             }
@@ -159,9 +162,9 @@ impl Links {
     /// A file with the content of a ghost, or another name of the one that is made already.
     fn stand_in(
         &self,
-        inode: &Inode,
-        index: u32,
+        (inode, index): (&Inode, u32),
         (folder, name): (&OwnedFd, &CStr),
+        content: Option<&Content>,
     ) -> Result<(), DumpError> {
         if let Some(first) = self.made.iter().find(|link| link.inode == index) {
             let (from, to) = (first.folder.as_raw_fd(), folder.as_raw_fd());
@@ -174,7 +177,7 @@ impl Links {
             .ghost
             .as_ref()
             .ok_or_else(|| DumpError::on("linkat", "", Errno::ENOENT))?;
-        create(folder, name, inode.mode, ghost)
+        create((folder, name), inode.mode, ghost, content)
             .and_then(|()| set_attributes(folder, name, inode.mode, ghost))
             .map_err(of_restore)
     }

@@ -19,6 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::content::Store;
 use super::error::DumpError;
 use super::journal::began;
 use super::{Dump, DumpOptions, in_own_directory, recover};
@@ -35,7 +36,7 @@ use crate::sys::{descriptor, inspect, raw, spawn};
 /// What cannot be parked or written, by name. The subject is then as it was.
 pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image, DumpError> {
     recover(image_path, options)?;
-    let dump = in_own_directory(|| Dump::look(pid, options))?;
+    let dump = in_own_directory(|| Dump::look(pid, options, Store::Nowhere))?;
     let mut image = dump.image;
     // What cannot be made again is not made again.
     image.lost.clear();

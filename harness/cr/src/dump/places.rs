@@ -17,12 +17,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::DumpOptions;
-use super::content;
+use super::content::{self, Store};
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
 use super::mounts::{Mounts, sdev};
 use super::parents;
-use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Watch};
+use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Text, Watch};
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -475,7 +475,7 @@ impl Places {
         &mut self,
         image: &mut Image,
         held: &[Held],
-        options: &DumpOptions,
+        (limit, store): (u64, &mut Store),
     ) -> Result<(), DumpError> {
         parents::find(image, self, held)?;
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
@@ -493,8 +493,9 @@ impl Places {
             let place = holders
                 .first()
                 .map_or("working directory", |held| &held.place);
-            let ghost = content::copy(&stat, &source, &holders, options.ghost_limit, &mut losses)
-                .map_err(|error| error.at(place))?;
+            let limited = (limit, &mut *store);
+            let ghost = content::copy(&stat, &source, &holders, limited, &mut losses)
+                .map_err(|error| named(error, image, inode).at(place))?;
             image.lost.extend(losses.into_iter().map(LossRecord::from));
             image.inodes[index].mode = stat.mode;
             image.inodes[index].ghost = Some(ghost);
@@ -579,6 +580,15 @@ impl Places {
             .unwrap_or_default();
         let found = self.look_up(&name).filter(|found| found.ino == ino);
         if found.is_some() { name } else { Vec::new() }
+    }
+}
+
+/// An error about a ghost, by its path.
+fn named(error: DumpError, image: &Image, inode: u32) -> DumpError {
+    let place = image.places.iter().find(|place| place.inode == inode);
+    match place {
+        Some(place) => error.at(&format!("ghost {}", Text(&place.path))),
+        None => error,
     }
 }
 

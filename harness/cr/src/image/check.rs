@@ -75,6 +75,27 @@ impl Image {
         for (index, inode) in self.inodes.iter().enumerate() {
             check_inode(inode).map_err(|error| within("inode", index, error))?;
         }
+        self.check_stored()
+    }
+
+    /// Content in the file is there once for each extent: an image says no more than it holds.
+    fn check_stored(&self) -> Checked {
+        let ghosts = self.inodes.iter().filter_map(|inode| inode.ghost.as_ref());
+        let mut end = 0;
+        for extent in ghosts.flat_map(|ghost| &ghost.extents) {
+            let Some(stored) = extent.stored else {
+                continue;
+            };
+            let part = || "content".to_owned();
+            ensure(stored.position >= end, part, "is used twice")?;
+            let to = stored.position.checked_add(extent.length);
+            end = to
+                .filter(|end| *end <= self.content_length)
+                .ok_or_else(|| InvalidImage {
+                    part: part(),
+                    reason: "is not in the file",
+                })?;
+        }
         Ok(())
     }
 
@@ -258,7 +279,8 @@ fn check_ghost(ghost: &Ghost) -> Checked {
     for extent in &ghost.extents {
         ensure(extent.offset >= end, part, "its content overlaps")?;
         ensure(
-            extent.content.is_empty() || extent.content.len() as u64 == extent.length,
+            extent.content.is_empty()
+                || extent.content.len() as u64 == extent.length && extent.stored.is_none(),
             part,
             "its content has another length",
         )?;

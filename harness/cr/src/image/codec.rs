@@ -1,23 +1,25 @@
-//! The bytes of an image: a header with magic, version, length and checksum, then one protobuf
-//! message. Memory used by decoding is bounded by a small multiple of the input.
+//! The bytes of an image: a header with magic, version, length and checksum, content of large
+//! ghosts, and one protobuf message, which is what the header is about. Memory used by decoding is
+//! bounded by a small multiple of the message.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use prost::Message;
 
-use super::{Image, InvalidImage};
+use super::{Content, Image, InvalidImage, Writer};
 
 /// First bytes of every image.
 const MAGIC: &[u8; 8] = b"nfimage\n";
 /// Counts up whenever an old reader would misread a new image.
 const VERSION: u32 = 1;
 /// Magic, version, length of the message, CRC-32 of the message.
-const HEADER: usize = 8 + 4 + 8 + 4;
+pub(super) const HEADER: usize = 8 + 4 + 8 + 4;
 
-/// Largest image that is read: two million watches and the content of ghosts.
+/// Largest message that is read: ten million watches. Content beside it is not held in memory.
 pub const MAX_IMAGE: u64 = 1 << 30;
 
 /// Why bytes are no image.
@@ -33,7 +35,7 @@ pub enum DecodeErrorKind {
         expected: u64,
         found: u64,
     },
-    /// Bytes after the message.
+    /// Bytes that are neither header, content nor message.
     Trailing {
         bytes: u64,
     },
@@ -98,19 +100,11 @@ impl fmt::Display for ReadError {
 impl std::error::Error for ReadError {}
 
 impl Image {
-    /// The bytes of a file.
+    /// The bytes of a file, of an image whose content is all in it.
     #[must_use]
     pub fn encode_file(&self) -> Vec<u8> {
-        let length = self.encoded_len();
-        let mut file = Vec::with_capacity(HEADER + length);
-        file.extend_from_slice(MAGIC);
-        file.extend_from_slice(&VERSION.to_le_bytes());
-        file.extend_from_slice(&(length as u64).to_le_bytes());
-        file.extend_from_slice(&[0; 4]);
-        self.encode(&mut file).expect("a vector grows");
-        let checksum = crc32fast::hash(&file[HEADER..]);
-        file[HEADER - 4..HEADER].copy_from_slice(&checksum.to_le_bytes());
-        file
+        let message = self.encode_to_vec();
+        [&header(&message)[..], &message].concat()
     }
 
     /// Reads what [`Image::encode_file`] wrote, and refuses what contradicts itself.
@@ -119,10 +113,31 @@ impl Image {
     ///
     /// [`DecodeError`] for anything else; never a panic, whatever the bytes.
     pub fn decode_file(file: &[u8]) -> Result<Self, DecodeError> {
-        let image = decode_unchecked(file).map_err(|kind| DecodeError { kind })?;
-        image.check().map_err(|error| DecodeError {
-            kind: DecodeErrorKind::Invalid(error),
-        })?;
+        let decoded = split(file)
+            .and_then(|(header, content, message)| Self::decode_message(header, content, message));
+        decoded.map_err(|kind| DecodeError { kind })
+    }
+
+    /// `content` is the length of what lies between header and message.
+    fn decode_message(
+        header: [u8; HEADER],
+        content: u64,
+        message: &[u8],
+    ) -> Result<Self, DecodeErrorKind> {
+        let expected = u32::from_le_bytes(header[20..24].try_into().expect("4 bytes"));
+        let found = crc32fast::hash(message);
+        if expected != found {
+            return Err(DecodeErrorKind::Checksum { expected, found });
+        }
+        let image = Self::decode(message).map_err(DecodeErrorKind::Message)?;
+        if let Some(bytes @ 1..) = content.checked_sub(image.content_length) {
+            return Err(DecodeErrorKind::Trailing { bytes });
+        }
+        if content < image.content_length {
+            let (expected, found) = (image.content_length, content);
+            return Err(DecodeErrorKind::Truncated { expected, found });
+        }
+        image.check().map_err(DecodeErrorKind::Invalid)?;
         Ok(image)
     }
 
@@ -130,51 +145,75 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// Any error of the file; no temporary file stays behind.
+    /// Any error of the file; no temporary file stays behind. `EINVAL` for an image of which some
+    /// content is in another file.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let temporary = Path::new(&temporary);
-        let written = self.write_through(temporary, path);
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_file(temporary);
+        if self.content_length > 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        written
+        Writer::create(path)?.finish(&mut self.clone())
     }
 
-    fn write_through(&self, temporary: &Path, path: &Path) -> io::Result<()> {
-        let mut file = File::create_new(temporary)?;
-        file.write_all(&self.encode_file())?;
-        file.sync_all()?;
-        fs::rename(temporary, path)?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
-    }
-
-    /// Reads a file.
+    /// Reads a file, but for the content that lies beside its message.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]: the file cannot be read, is larger than [`MAX_IMAGE`] or is no image.
+    /// [`ReadError`]: the file cannot be read, has a message larger than [`MAX_IMAGE`] or is no
+    /// image.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        let bytes = fs::metadata(path).map_err(ReadError::Io)?.len();
-        if bytes > MAX_IMAGE {
-            return Err(ReadError::TooLarge { bytes });
+        Self::open(path).map(|(image, _)| image)
+    }
+
+    /// Reads a file, and leaves it open for the content that lies beside its message.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Content), ReadError> {
+        let file = File::open(path).map_err(ReadError::Io)?;
+        let found = file.metadata().map_err(ReadError::Io)?.len();
+        let decode = |kind| ReadError::Decode(DecodeError { kind });
+        let mut header = [0; HEADER];
+        if found < HEADER as u64 {
+            let expected = HEADER as u64;
+            return Err(decode(DecodeErrorKind::Truncated { expected, found }));
         }
-        let file = fs::read(path).map_err(ReadError::Io)?;
-        Self::decode_file(&file).map_err(ReadError::Decode)
+        file.read_exact_at(&mut header, 0).map_err(ReadError::Io)?;
+        let length = length_of_message(&header).map_err(decode)?;
+        let content = content_length(length, found).map_err(decode)?;
+        if length > MAX_IMAGE {
+            return Err(ReadError::TooLarge { bytes: length });
+        }
+        let mut message = vec![0; usize::try_from(length).expect("less than MAX_IMAGE")];
+        let at = HEADER as u64 + content;
+        file.read_exact_at(&mut message, at)
+            .map_err(ReadError::Io)?;
+        let image = Self::decode_message(header, content, &message).map_err(decode)?;
+        Ok((image, Content::of(file)))
     }
 }
 
-fn decode_unchecked(file: &[u8]) -> Result<Image, DecodeErrorKind> {
+/// The header of a file with this message.
+pub(super) fn header(message: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..20].copy_from_slice(&(message.len() as u64).to_le_bytes());
+    header[20..].copy_from_slice(&crc32fast::hash(message).to_le_bytes());
+    header
+}
+
+/// Header, length of the content, and message of a file.
+fn split(file: &[u8]) -> Result<([u8; HEADER], u64, &[u8]), DecodeErrorKind> {
     let found = file.len() as u64;
-    let truncated = |expected| DecodeErrorKind::Truncated { expected, found };
-    let (header, message) = file
-        .split_at_checked(HEADER)
-        .ok_or_else(|| truncated(HEADER as u64))?;
+    let header = file.first_chunk::<HEADER>();
+    let header = *header.ok_or(DecodeErrorKind::Truncated {
+        expected: HEADER as u64,
+        found,
+    })?;
+    let length = length_of_message(&header)?;
+    let content = content_length(length, found)?;
+    let start = usize::try_from(HEADER as u64 + content).expect("within the file");
+    Ok((header, content, &file[start..]))
+}
+
+fn length_of_message(header: &[u8; HEADER]) -> Result<u64, DecodeErrorKind> {
     if &header[..8] != MAGIC {
         return Err(DecodeErrorKind::Magic);
     }
@@ -182,22 +221,17 @@ fn decode_unchecked(file: &[u8]) -> Result<Image, DecodeErrorKind> {
     if version != VERSION {
         return Err(DecodeErrorKind::Version(version));
     }
-    let length = u64::from_le_bytes(header[12..20].try_into().expect("8 bytes"));
-    let expected = length.saturating_add(HEADER as u64);
-    if expected > found {
-        return Err(truncated(expected));
-    }
-    if expected < found {
-        return Err(DecodeErrorKind::Trailing {
-            bytes: found - expected,
-        });
-    }
-    let expected = u32::from_le_bytes(header[20..24].try_into().expect("4 bytes"));
-    let found = crc32fast::hash(message);
-    if expected != found {
-        return Err(DecodeErrorKind::Checksum { expected, found });
-    }
-    Image::decode(message).map_err(DecodeErrorKind::Message)
+    Ok(u64::from_le_bytes(
+        header[12..20].try_into().expect("8 bytes"),
+    ))
+}
+
+/// What is left of a file of `found` bytes.
+fn content_length(message: u64, found: u64) -> Result<u64, DecodeErrorKind> {
+    let expected = message.saturating_add(HEADER as u64);
+    found
+        .checked_sub(expected)
+        .ok_or(DecodeErrorKind::Truncated { expected, found })
 }
 
 /// The property for fuzzing: bytes are refused, or are an image that prints and that encodes to
@@ -214,7 +248,7 @@ pub fn check_image(bytes: &[u8]) {
         return;
     };
     let _ = image.to_string();
-    if image.check().is_ok() {
+    if image.content_length == 0 && image.check().is_ok() {
         let again = Image::decode_file(&image.encode_file()).expect("decodes what it encoded");
         assert_eq!(
             again, image,
@@ -225,6 +259,9 @@ pub fn check_image(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::{Extent, Ghost, Inode, Stored};
     use super::*;
 
     #[test]
@@ -250,6 +287,103 @@ mod tests {
             let mut spoiled = file.clone();
             spoiled[bit / 8] ^= 1 << (bit % 8);
             assert!(Image::decode_file(&spoiled).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn content_beside_the_message_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let mut writer = Writer::create(&path).unwrap();
+        let bytes: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+        let mut extents = Vec::new();
+        for (offset, part) in [(0, &bytes[..]), (1 << 30, &bytes[..4096])] {
+            extents.push(Extent {
+                offset,
+                length: part.len() as u64,
+                content: Vec::new(),
+                stored: Some(writer.store(part).unwrap()),
+            });
+        }
+        let ghost = Ghost {
+            size: 2 << 30,
+            extents,
+            ..Ghost::default()
+        };
+        let mut image = Image {
+            inodes: vec![Inode {
+                ghost: Some(ghost),
+                ..Inode::default()
+            }],
+            ..Image::default()
+        };
+        assert!(!path.exists());
+        writer.finish(&mut image).unwrap();
+        let (read, content) = Image::open(&path).unwrap();
+        assert_eq!(read, image);
+        content.verify(&read).unwrap();
+        let extent = &read.inodes[0].ghost.as_ref().unwrap().extents[0];
+        let mut found = Vec::new();
+        let mut take = |at, piece: &[u8]| {
+            assert_eq!(at, found.len() as u64);
+            found.extend_from_slice(piece);
+            Ok(())
+        };
+        content.read(extent, &mut take).unwrap();
+        assert!(found == bytes);
+
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(Image::decode_file(&whole).unwrap(), image);
+        let mut spoiled = whole.clone();
+        spoiled[HEADER + 17] ^= 1;
+        fs::write(&path, &spoiled).unwrap();
+        let (read, content) = Image::open(&path).unwrap();
+        let error = content.verify(&read).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        // A byte more or less before the message is no content.
+        let longer = [&whole[..HEADER], b"x", &whole[HEADER..]].concat();
+        let kind = Image::decode_file(&longer).unwrap_err().kind;
+        assert!(matches!(kind, DecodeErrorKind::Trailing { bytes: 1 }));
+        let shorter = [&whole[..HEADER], &whole[HEADER + 1..]].concat();
+        let kind = Image::decode_file(&shorter).unwrap_err().kind;
+        assert!(matches!(kind, DecodeErrorKind::Truncated { .. }));
+    }
+
+    #[test]
+    fn content_is_used_once_and_lies_in_the_file() {
+        let stored = |position| {
+            Some(Stored {
+                position,
+                checksum: 0,
+            })
+        };
+        let extent = |offset, position| Extent {
+            offset,
+            length: 10,
+            content: Vec::new(),
+            stored: stored(position),
+        };
+        let image = |content_length, extents| Image {
+            content_length,
+            inodes: vec![Inode {
+                ghost: Some(Ghost {
+                    size: 100,
+                    extents,
+                    ..Ghost::default()
+                }),
+                ..Inode::default()
+            }],
+            ..Image::default()
+        };
+        let good = image(20, vec![extent(0, 0), extent(50, 10)]);
+        assert_eq!(good.check(), Ok(()));
+        for bad in [
+            image(19, vec![extent(0, 0), extent(50, 10)]),
+            image(20, vec![extent(0, 0), extent(50, 9)]),
+            image(20, vec![extent(0, 10), extent(50, 0)]),
+            image(20, vec![extent(0, u64::MAX)]),
+        ] {
+            assert!(bad.check().is_err(), "{bad}");
         }
     }
 

@@ -18,11 +18,12 @@ use nix::errno::Errno;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
+use super::inode::{create, fill, set_attributes, set_xattrs, times};
 use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
-use crate::image::{Ghost, Image, Object, Place, PlaceKind, Text};
+use crate::image::{Content, Image, Object, Place, PlaceKind, Text};
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
 
@@ -43,10 +44,11 @@ pub(super) fn make(
     image: &Image,
     tree: &Tree,
     stage: &mut Stage,
-    (options, image_path): (&RestoreOptions, Option<&Path>),
+    (options, source): (&RestoreOptions, Option<(&Path, &Content)>),
 ) -> Result<Ghosts, RestoreError> {
     let mut maker = Maker {
-        image_path,
+        image_path: source.map(|(path, _)| path),
+        content: source.map(|(_, content)| content),
         journal: None,
         image,
         tree,
@@ -71,6 +73,7 @@ pub(super) fn make(
 struct Maker<'a> {
     /// Where the journal goes that [`leftovers::clear`] needs if this process is killed.
     image_path: Option<&'a Path>,
+    content: Option<&'a Content>,
     journal: Option<Journal>,
     image: &'a Image,
     tree: &'a Tree,
@@ -239,7 +242,8 @@ impl Maker<'_> {
         if let Some(other) = self.made.get(&place.inode) {
             self.link(&self.ghosts.by_place[other], &mount, &name)?;
         } else if let Some(ghost) = &inode.ghost {
-            create(&self.workrooms[&mount].room, &name, inode.mode, ghost)?;
+            let room = &self.workrooms[&mount].room;
+            create((room, &name), inode.mode, ghost, self.content)?;
             self.made.insert(place.inode, index);
         } else {
             let linked = self.tree.find_linked(place, inode)?;
@@ -597,7 +601,7 @@ impl Maker<'_> {
         let made = raw::open(&link_to(&folder), flags, inode.mode & 0o7777)
             .and_then(path::owned)
             .context("open", "O_TMPFILE")?;
-        fill(&made, ghost)?;
+        fill(&made, ghost, self.content)?;
         let found = raw::open(&link_to(&made), libc::O_PATH | libc::O_CLOEXEC, 0)
             .and_then(path::owned)
             .context("open", "O_PATH")?;
@@ -710,92 +714,6 @@ pub(super) fn empty_and_remove(
         raw::unlinkat(room.as_raw_fd(), &name, flags).context("unlinkat", "")?;
     }
     remove().context("rmdir", "of our own directory")
-}
-
-/// Makes an inode with its content, readable by whoever opens it now.
-pub(crate) fn create(
-    room: &OwnedFd,
-    name: &CStr,
-    mode: u32,
-    ghost: &Ghost,
-) -> Result<(), RestoreError> {
-    match mode & libc::S_IFMT {
-        libc::S_IFREG => {
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
-            let file = open_beneath(room, name, flags, 0o700).context("open", "O_CREAT")?;
-            fill(&file, ghost)
-        }
-        libc::S_IFDIR => path::make_directory(room, name, 0o700).context("mkdirat", ""),
-        libc::S_IFLNK => {
-            let target = c_string(&ghost.target)?;
-            path::make_link(&target, room, name).context("symlinkat", "")
-        }
-        kind => path::make_node(room, name, kind | 0o700, ghost.device).context("mknodat", ""),
-    }
-}
-
-fn fill(file: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
-    let number = |value: u64| {
-        i64::try_from(value)
-            .map_err(|_| Errno::EFBIG)
-            .context("size", "")
-    };
-    let fd = file.as_raw_fd();
-    if ghost.size > 0 {
-        raw::ftruncate(fd, number(ghost.size)?).context("ftruncate", "")?;
-    }
-    for extent in &ghost.extents {
-        let (offset, length) = (number(extent.offset)?, number(extent.length)?);
-        if extent.content.is_empty() {
-            raw::fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, offset, length)
-                .context("fallocate", "")?;
-            continue;
-        }
-        let mut at = 0;
-        while at < extent.content.len() {
-            let position = offset + i64::try_from(at).expect("no longer than a file");
-            let written = raw::pwrite(fd, &extent.content[at..], position).context("pwrite", "")?;
-            at += usize::try_from(written).expect("a size");
-        }
-    }
-    Ok(())
-}
-
-/// Owner, permissions, attributes and times, in the order in which none undoes another.
-pub(crate) fn set_attributes(
-    room: &OwnedFd,
-    name: &CStr,
-    mode: u32,
-    ghost: &Ghost,
-) -> Result<(), RestoreError> {
-    path::own(room, name, ghost.uid, ghost.gid).context("chown", "")?;
-    let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
-    if !is_link {
-        path::set_mode(room, name, mode & 0o7777).context("chmod", "")?;
-    }
-    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
-    set_xattrs(&c_string(&path)?, ghost, path::set_xattr)?;
-    let fd = room.as_raw_fd();
-    raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
-        .map(drop)
-        .context("utimensat", "")
-}
-
-fn set_xattrs(
-    path: &CStr,
-    ghost: &Ghost,
-    set: impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
-) -> Result<(), RestoreError> {
-    for xattr in &ghost.xattrs {
-        let name = c_string(&xattr.name)?;
-        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
-    }
-    Ok(())
-}
-
-fn times(ghost: &Ghost) -> [(i64, i64); 2] {
-    let (accessed, modified) = (ghost.accessed, ghost.modified);
-    [(accessed.sec, accessed.nsec), (modified.sec, modified.nsec)]
 }
 
 fn duplicate(file: impl AsFd) -> Result<OwnedFd, RestoreError> {

@@ -38,6 +38,10 @@ pub(super) struct Args {
     /// How to keep open files without a name.
     #[arg(long, value_enum, default_value = "silent")]
     ghosts: Ghosts,
+    /// Most content of one open file without a name, holes not counted. One with more is refused
+    /// by name. K, M, G and T are powers of 1024.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    ghost_limit: u64,
     /// Let the process run on, with its queues, instead of killing it.
     #[arg(long)]
     leave_running: bool,
@@ -61,6 +65,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         queue: args.queue.into(),
         ghosts: args.ghosts.into(),
         only_groups: args.only_fsnotify,
+        ghost_limit: args.ghost_limit,
         ..DumpOptions::default()
     };
     fs::create_dir_all(&args.images)
@@ -95,6 +100,23 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     }
     drop(stopped);
     Ok(crate::EXIT_OK)
+}
+
+/// `4096`, `64K`, `256M`, `4G`, `1T`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        unit => return Err(format!("unknown unit `{unit}`, expected K, M, G or T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "more than any file".to_owned())
 }
 
 /// Processes that we stopped, and that go on when this goes away.
@@ -155,4 +177,21 @@ fn state(pid: Pid) -> Result<char, String> {
     fields
         .and_then(|fields| fields.chars().next())
         .ok_or_else(|| format!("/proc/{pid}/stat: not understood"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn a_size_has_a_unit_or_none() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("64K"), Ok(64 << 10));
+        assert_eq!(size("256M"), Ok(cr::dump::GHOST_LIMIT));
+        assert_eq!(size("4g"), Ok(4 << 30));
+        for text in ["", "M", "1X", "-1", "1.5G", "99999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }
