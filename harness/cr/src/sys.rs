@@ -1,5 +1,7 @@
 //! System calls, thin and safe: one call a function.
 
+pub mod actor;
+pub mod block;
 pub mod descriptor;
 pub mod fanotify;
 pub mod handle;

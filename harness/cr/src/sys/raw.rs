@@ -61,6 +61,15 @@ calls! {
     fn unlink(path: &CStr) => libc::unlink(path.as_ptr());
     /// unlinkat(2).
     fn unlinkat(dir: i32, path: &CStr, flags: i32) => libc::unlinkat(dir, path.as_ptr(), flags);
+    /// mknodat(2) without a device.
+    fn mknodat(dir: i32, path: &CStr, mode: u32) => libc::mknodat(dir, path.as_ptr(), mode, 0);
+    /// mkdirat(2).
+    fn mkdirat(dir: i32, path: &CStr, mode: u32) => libc::mkdirat(dir, path.as_ptr(), mode);
+    /// fchmodat(2) without flags.
+    fn fchmodat(dir: i32, path: &CStr, mode: u32) => libc::fchmodat(dir, path.as_ptr(), mode, 0);
+    /// renameat(2).
+    fn renameat(from_dir: i32, from: &CStr, to_dir: i32, to: &CStr)
+        => libc::renameat(from_dir, from.as_ptr(), to_dir, to.as_ptr());
     /// rename(2).
     fn rename(from: &CStr, to: &CStr) => libc::rename(from.as_ptr(), to.as_ptr());
     /// renameat2(2).
