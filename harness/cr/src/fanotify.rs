@@ -6,12 +6,14 @@
 //! exactly the text that it had; permission events are asked for last, by [`restore::arm`], since
 //! from then on whoever opens a file waits for a listener that may not run yet.
 //!
-//! Unread events cannot be made again without others hearing of it: they are drained, written
-//! down and declared lost ([`queue`]). Nothing here finds or opens the objects that marks are on:
+//! Unread events are drained and written down ([`queue`]). Those that name objects by a handle of
+//! inode number and generation are made again on a forged filesystem ([`forge`]); others cannot be
+//! made again without others hearing of it, and are declared lost. Nothing here finds or opens the objects that marks are on:
 //! the caller does, who knows the files of the subject.
 
 pub mod blocked;
 pub mod dump;
+pub mod forge;
 pub mod hidden;
 pub mod mounts;
 pub mod plan;

@@ -202,9 +202,14 @@ pub struct Fanotify {
     /// The queue held an overflow event.
     #[prost(bool, tag = "5")]
     pub overflow: bool,
-    /// Other events that were unread, each in words. They are lost.
+    /// Other events that were unread, each in words.
     #[prost(string, repeated, tag = "6")]
     pub unread: Vec<String>,
+    /// The same as `read(2)` returns them, to be made again; empty if they are lost. The numbers of
+    /// process descriptors are 0.
+    #[prost(bytes = "vec", tag = "7")]
+    #[serde(serialize_with = "show::hex")]
+    pub queue: Vec<u8>,
 }
 
 /// A fanotify mark.

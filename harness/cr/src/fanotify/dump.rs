@@ -5,13 +5,16 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use fsnotify::event::fanotify::Events;
 use fsnotify::fanotify::{InitFlags, MarkFlags, Mask};
 use fsnotify::fdinfo::{self, Body, Kind as GroupKind, Level, MarkTarget};
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
 use nix::errno::Errno;
 
+use super::forge::{self, Makers, Unforgeable};
 use super::mounts::Mounts;
 use super::plan::{self, Kind};
 use super::take::Namer;
@@ -233,7 +236,29 @@ pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refu
     group.unread = unread.events;
     let unprivileged = hidden::unprivileged(source.group, flags);
     group.unprivileged = unprivileged.map_err(|errno| Refusal::Call("event of our own", errno))?;
-    Ok(queue::losses(source.name, group))
+    group.queue = unread.bytes;
+    let forged = forged(source, group);
+    if forged.is_err() {
+        group.queue.clear();
+    }
+    Ok(queue::losses(source.name, group, forged))
+}
+
+/// Whether a restore will make the queue again: it is tried.
+fn forged(source: Source<'_>, group: &Fanotify) -> Result<(), Unforgeable> {
+    if group.unread.is_empty() {
+        return Ok(());
+    }
+    let main = *source.tree.first().unwrap_or(&source.pid);
+    let makers = Events::new(&group.queue).flatten().map(|event| event.pid);
+    let others = makers.filter(|pid| *pid != main);
+    let makers = Makers {
+        alive: others
+            .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+            .collect(),
+    };
+    forge::forgeable(group, &makers)?;
+    forge::rehearse(group, main).map_err(|error| Unforgeable::Tried(error.to_string()))
 }
 
 /// The inodes that a group has marks on.

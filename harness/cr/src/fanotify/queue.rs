@@ -1,8 +1,9 @@
-//! Unread events of a group: drained, written down, declared lost.
+//! Unread events of a group: drained, written down, and declared lost where [`forge`] cannot make
+//! them again.
 //!
-//! An event of a group cannot be made again unheard: it names an object by descriptor or by
-//! handle, and only that very object, which others may watch, makes it. The one exception is the
-//! overflow event, which names nothing: [`overflow`] makes it in a filesystem of our own.
+//! An event that names an object by descriptor cannot be made again unheard: only that very object,
+//! which others may watch, makes it. The overflow event names nothing: [`overflow`] makes it in a
+//! filesystem of our own.
 
 use std::ffi::CString;
 use std::fmt;
@@ -14,6 +15,7 @@ use fsnotify::event::fanotify::{Event, Events, Fid, Record};
 use fsnotify::fanotify::{InitFlags, Mask};
 use nix::errno::Errno;
 
+use super::forge::{self, Unforgeable};
 use super::take::Namer;
 use crate::image::{Fanotify, Text};
 use crate::loss::Loss;
@@ -27,6 +29,9 @@ pub struct Unread {
     pub overflow: bool,
     /// Every other event, in order.
     pub events: Vec<String>,
+    /// The same events as read(2) returned them, if they name objects by handle; the numbers of
+    /// process descriptors are 0.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a queue was not drained to its end.
@@ -102,6 +107,7 @@ fn read_records(
             unread.overflow = true;
         } else {
             unread.events.push(text(&event, link.as_deref(), namer));
+            forge::keep(&event, event.pid, &mut unread.bytes);
         }
         let permission = event.mask.0 & Mask::PERMISSION.0 != 0;
         if permission {
@@ -116,7 +122,7 @@ fn read_records(
 }
 
 /// Closes what the kernel opened for the reader of an event.
-fn close_all(event: &Event<'_>) {
+pub(super) fn close_all(event: &Event<'_>) {
     let pidfds = event.records().filter_map(|record| match record {
         Record::Pidfd(fd) => Some(fd),
         _ => None,
@@ -199,20 +205,18 @@ fn text(event: &Event<'_>, link: Option<&[u8]>, namer: &mut Namer) -> String {
     text
 }
 
-/// What of a drained queue a restore cannot bring back.
-pub(super) fn losses(name: &str, group: &Fanotify) -> Vec<Loss> {
+/// What of a drained queue a restore cannot bring back; `forged` says whether it brings back all
+/// but an overflow event.
+pub(super) fn losses(name: &str, group: &Fanotify, forged: Result<(), Unforgeable>) -> Vec<Loss> {
     let flags = InitFlags(group.init_flags);
     let mut losses = Vec::new();
-    if !group.unread.is_empty() {
+    if let (Err(reason), false) = (forged, group.unread.is_empty()) {
         let n_events = group.unread.len();
         let plural = if n_events == 1 { "event" } else { "events" };
         losses.push(Loss::new(
             4,
             format!("queue of {name}: {n_events} {plural}"),
-            format!(
-                "only the objects themselves make them again: {}",
-                group.unread.join("; ")
-            ),
+            format!("{reason}: {}", group.unread.join("; ")),
         ));
     }
     if group.overflow && !can_overflow(flags) {

@@ -9,6 +9,7 @@ use fsnotify::fanotify::{InitFlags, MarkFlags, Mask};
 use fsnotify::fdinfo::{self, Body, Kind as GroupKind, Level};
 use nix::errno::Errno;
 
+use super::forge::{self, ForgeError};
 use super::plan::{Call, Kind, plan};
 use super::queue;
 use crate::image::{Fanotify, Mark, MarkKind};
@@ -66,6 +67,7 @@ pub struct GroupError {
 #[derive(Debug)]
 enum GroupErrorKind {
     Call(&'static str, Errno),
+    Queue(ForgeError),
     Object(String),
     /// No sequence of calls makes it.
     Unmakeable,
@@ -83,6 +85,7 @@ impl fmt::Display for GroupError {
         }
         match &self.kind {
             GroupErrorKind::Call(call, errno) => write!(f, "{call}: {errno}"),
+            GroupErrorKind::Queue(error) => write!(f, "queue: {error}"),
             GroupErrorKind::Object(reason) => f.write_str(reason),
             GroupErrorKind::Unmakeable => f.write_str("no call makes such a mark"),
             GroupErrorKind::Differs { shown } => write!(f, "fdinfo shows {shown}"),
@@ -122,6 +125,12 @@ fn make(group: &Fanotify, objects: &mut dyn Objects) -> Result<Restored, GroupEr
     let flags = InitFlags(group.init_flags);
     if group.overflow {
         queue::overflow(fd.as_fd(), flags).map_err(failed)?;
+    }
+    if !group.queue.is_empty() {
+        forge::replay(fd.as_fd(), group).map_err(|error| GroupError {
+            mark: None,
+            kind: GroupErrorKind::Queue(error),
+        })?;
     }
     let mut arming = Vec::new();
     // Oldest first: fdinfo shows the newest mark first.

@@ -3,7 +3,11 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::{Ghost, Image, Inode, Inotify, LINK, Object, OpenFile, Place, PlaceKind, Process};
+use super::{
+    Fanotify, Ghost, Image, Inode, Inotify, LINK, MarkKind, Object, OpenFile, Place, PlaceKind,
+    Process,
+};
+use crate::fanotify::forge::{Makers, forgeable};
 
 /// Largest descriptor number that is made: the kernel's own default for `fs.nr_open`.
 const MAX_FD: i32 = 1 << 20;
@@ -154,15 +158,7 @@ impl Image {
                     "no such file",
                 )
             }),
-            Some(Object::Fanotify(group)) => group.marks.iter().try_for_each(|mark| {
-                let part = || "mark".to_owned();
-                ensure(
-                    super::MarkKind::try_from(mark.kind).is_ok(),
-                    part,
-                    "no such kind",
-                )?;
-                ensure(mark.place.is_none_or(place_exists), part, "no such place")
-            }),
+            Some(Object::Fanotify(group)) => check_fanotify(group, place_exists),
             None => ensure(
                 false,
                 || "object".to_owned(),
@@ -247,6 +243,17 @@ fn check_group(group: &Inotify, place_exists: impl Fn(u32) -> bool) -> Checked {
         || "next watch".to_owned(),
         "no such watch descriptor",
     )
+}
+
+fn check_fanotify(group: &Fanotify, place_exists: impl Fn(u32) -> bool) -> Checked {
+    for mark in &group.marks {
+        let part = || "mark".to_owned();
+        let known = MarkKind::try_from(mark.kind).is_ok();
+        ensure(known, part, "no such kind")?;
+        ensure(mark.place.is_none_or(&place_exists), part, "no such place")?;
+    }
+    let makeable = group.queue.is_empty() || forgeable(group, &Makers::default()).is_ok();
+    ensure(makeable, || "queue".to_owned(), "cannot be made again")
 }
 
 fn check_inode(inode: &Inode) -> Checked {

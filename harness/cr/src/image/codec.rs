@@ -15,7 +15,7 @@ use super::{Content, Image, InvalidImage, Writer};
 /// First bytes of every image.
 const MAGIC: &[u8; 8] = b"nfimage\n";
 /// Counts up whenever an old reader would misread a new image.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, length of the message, CRC-32 of the message.
 pub(super) const HEADER: usize = 8 + 4 + 8 + 4;
 

@@ -133,7 +133,8 @@ impl Image {
                     }
                 }
                 for event in &group.unread {
-                    writeln!(f, "  lost event {event}")?;
+                    let lost = if group.queue.is_empty() { "lost " } else { "" };
+                    writeln!(f, "  {lost}event {event}")?;
                 }
                 if group.overflow {
                     writeln!(f, "  overflow event")?;
