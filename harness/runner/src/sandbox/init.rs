@@ -11,7 +11,7 @@ use nix::unistd::{Pid, getpid};
 use scenario::{Call, Fact, Loss, Name, Scenario, log};
 
 use super::own_root::{self, OwnRoot};
-use super::world::{self, World};
+use super::world::{self, Filesystem, World};
 use crate::bystander::Bystander;
 use crate::engine::{self, Cut, CutError, EngineSpec, Flavour, Workshop};
 use crate::job::{Answer, Job, Times};
@@ -93,8 +93,8 @@ impl<'a> Run<'a> {
         let myself = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut programs = vec![myself.as_path()];
         programs.extend(job.engine.program());
-        let world =
-            world::make(&programs).map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+        let world = world::make(&programs, Filesystem::of(&scenario))
+            .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
         let plan = world.control.join("plan");
         let log = world.control.join("log");
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
