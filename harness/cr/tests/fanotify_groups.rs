@@ -180,7 +180,9 @@ fn what_fdinfo_hides_is_found() {
         let unprivileged = without_sys_admin(init).unwrap();
         for (group, expected) in [(init(), false), (unprivileged, true)] {
             let path = world.path(0);
-            fanotify_mark(&group, ADD, libc::FAN_OPEN, Target::Path(&path)).unwrap();
+            for kind in [libc::FAN_MARK_INODE, libc::FAN_MARK_FILESYSTEM] {
+                fanotify_mark(&group, ADD | kind, libc::FAN_OPEN, Target::Path(&path)).unwrap();
+            }
             let before = text(&group);
             assert_eq!(hidden::unprivileged(&group, flags), Ok(expected));
             assert_eq!(text(&group), before, "asking left a trace");
@@ -188,6 +190,7 @@ fn what_fdinfo_hides_is_found() {
             let (restored, losses) = again(world, &group);
             assert_eq!(losses, [""; 0]);
             assert_eq!(hidden::unprivileged(&restored, flags), Ok(expected));
+            assert_eq!(text(&restored), before);
         }
     });
 }

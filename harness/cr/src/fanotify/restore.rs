@@ -97,31 +97,25 @@ impl std::error::Error for GroupError {}
 
 /// Makes a group and all its marks, in the order that they had, but for permission events: until
 /// [`arm`] nobody has to wait for this group. A group that was unprivileged is made without
-/// `CAP_SYS_ADMIN`, so that it has no more rights than it had.
+/// `CAP_SYS_ADMIN`, so that it has no more rights than it had. Its marks are made with: those on a
+/// mount or a filesystem are for whoever has the capability in the user namespace of the group, and
+/// no mark remembers who made it (`do_fanotify_mark`).
 ///
 /// # Errors
 ///
 /// [`GroupError`] for the first call that fails.
 pub fn restore(group: &Fanotify, objects: &mut dyn Objects) -> Result<Restored, GroupError> {
-    let call = |name| {
-        move |errno| GroupError {
-            mark: None,
-            kind: GroupErrorKind::Call(name, errno),
-        }
-    };
-    if !group.unprivileged {
-        return make(group, objects);
-    }
-    without_sys_admin(|| make(group, objects)).map_err(call("capset"))?
-}
-
-fn make(group: &Fanotify, objects: &mut dyn Objects) -> Result<Restored, GroupError> {
     let failed = |(call, errno)| GroupError {
         mark: None,
         kind: GroupErrorKind::Call(call, errno),
     };
-    let fd = fanotify_init(group.init_flags, group.event_flags)
-        .map_err(|errno| failed(("fanotify_init", errno)))?;
+    let init = || fanotify_init(group.init_flags, group.event_flags);
+    let made = if group.unprivileged {
+        without_sys_admin(init).map_err(|errno| failed(("capset", errno)))?
+    } else {
+        init()
+    };
+    let fd = made.map_err(|errno| failed(("fanotify_init", errno)))?;
     let flags = InitFlags(group.init_flags);
     if group.overflow {
         queue::overflow(fd.as_fd(), flags).map_err(failed)?;
