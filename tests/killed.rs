@@ -65,10 +65,9 @@ fn parent(pid: i32) -> i32 {
     parent.and_then(|pid| pid.parse().ok()).unwrap_or(-1)
 }
 
-/// Whether it is the process under test, by its first argument.
+/// Whether it is the process under test, by its name.
 fn is_subject(pid: i32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"subject".as_slice()))
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"subject\n")
 }
 
 /// Waits until `done`, giving the machine away between two looks, for 10 s at most.
@@ -126,8 +125,8 @@ fn kill_the_harness(scenario: &str, is_there: impl Fn(i32) -> bool) {
         return;
     }
     assert!(
-        started.len() > 3,
-        "harness, sandbox, init, subject: {started:?}"
+        started.len() > 4,
+        "harness, zygote, sandbox, init, subject: {started:?}"
     );
     harness.kill().unwrap();
     harness.wait().unwrap();

@@ -7,6 +7,7 @@ pub mod fanotify;
 pub mod handle;
 pub mod inspect;
 pub mod memory;
+pub mod pass;
 pub mod path;
 pub mod raw;
 pub mod shared;

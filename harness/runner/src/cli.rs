@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::diagnostics;
-use crate::sandbox::inner;
+use crate::sandbox::{self, inner};
 use crate::suite::{Problem, Unreadable};
 
 mod capture;
@@ -76,9 +76,6 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Write manual pages.
     Man(completions::ManArgs),
-    /// One run, asked for by the harness.
-    #[command(hide = true)]
-    Sandbox,
 }
 
 /// Which scenarios.
@@ -95,10 +92,12 @@ struct Selection {
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    // The subject takes up no more memory than it must, so it goes around the parser.
+    // What runs scenarios takes up no more memory than it must, so it goes around the parser.
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|word| word == inner::SUBCOMMAND) {
-        return inner::main(args);
+    match args.next() {
+        Some(word) if word == inner::SUBCOMMAND => return inner::main(args),
+        Some(word) if word == sandbox::SUBCOMMAND => return sandbox::main(),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -136,10 +135,9 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Completions(args) => completions::run_completions(&args),
         Command::Man(args) => completions::run_man(&args),
-        Command::Sandbox => return crate::sandbox::main(),
     };
     // Sandboxes would end without being waited for; so nothing of a run outlives the command.
-    let _ = crate::sandbox::settle();
+    let _ = sandbox::settle();
     match result {
         Ok(code) => ExitCode::from(code),
         Err(message) => {

@@ -9,14 +9,15 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cr::sys::spawn::{Program, spawn};
+use cr::sys::spawn::{Program, fork_bare, spawn};
 use nix::unistd::Pid;
 use scenario::{Known, Loss};
 use serde::{Deserialize, Serialize};
+use subject::Start;
 
 use crate::park::Parking;
-use crate::sandbox::inner::SUBCOMMAND;
 use crate::sandbox::own_root::OwnRoot;
+use crate::sandbox::{Closer, inner};
 
 mod builtin;
 mod command;
@@ -204,7 +205,6 @@ impl fmt::Display for EngineSpec {
 pub struct Workshop<'a> {
     /// The parked main process.
     pub subject: Pid,
-    pub notifreeze: &'a Path,
     pub plan: &'a Path,
     pub log: &'a Path,
     /// The root of the world, absolute, as the subject sees it.
@@ -220,6 +220,7 @@ pub struct Workshop<'a> {
     /// Options of the scenario's `criu-opts` header.
     pub criu_opts: &'a [String],
     pub parking: &'a Parking,
+    pub closer: &'a Closer,
 }
 
 /// A cut that worked: the parked main process, and what was declared lost.
@@ -262,21 +263,35 @@ pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
     }
 }
 
-/// Starts the subject program in the world, with these arguments, at this pid if one is given.
+/// Makes the subject: a fork of this process, which has one thread, with nothing of its but memory.
+/// At this pid if one is given.
 ///
 /// # Errors
 ///
 /// A sentence.
 pub fn start_subject(
-    notifreeze: &Path,
-    args: &[&Path],
+    start: &Start,
+    (plan, log): (&Path, &Path),
     world: &Path,
     pid: Option<Pid>,
 ) -> Result<Pid, String> {
-    let c_string = |path: &Path| {
-        CString::new(path.as_os_str().as_bytes()).map_err(|_| format!("{path:?}: a NUL in a path"))
-    };
-    let mut argv = vec![c_string(notifreeze)?, c_string(Path::new(SUBCOMMAND))?];
+    let child = fork_bare(&c_string(world)?, pid);
+    match child.map_err(|error| format!("start the subject: {error}"))? {
+        Some(child) => Ok(child),
+        None => inner::become_subject(start, plan, log),
+    }
+}
+
+/// Starts the subject as a program of its own, with these arguments.
+///
+/// # Errors
+///
+/// A sentence.
+pub fn start_program(notifreeze: &Path, args: &[&Path], world: &Path) -> Result<Pid, String> {
+    let mut argv = vec![
+        c_string(notifreeze)?,
+        c_string(Path::new(inner::SUBCOMMAND))?,
+    ];
     for arg in args {
         argv.push(c_string(arg)?);
     }
@@ -285,9 +300,12 @@ pub fn start_subject(
         path: argv[0],
         args: &argv,
         dir: &c_string(world)?,
-        pid,
     })
     .map_err(|error| format!("start the subject: {error}"))
+}
+
+fn c_string(path: &Path) -> Result<CString, String> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| format!("{path:?}: a NUL in a path"))
 }
 
 #[cfg(test)]

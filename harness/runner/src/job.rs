@@ -1,8 +1,11 @@
-//! What crosses the two pipes of a sandbox: a job in, an answer out, both JSON.
+//! What crosses the line between a harness and a sandbox: a job in, an answer out, both JSON behind
+//! their length.
 
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use scenario::{Loss, Transcript};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineSpec, Flavour};
@@ -57,4 +60,31 @@ pub struct Times {
     pub total_us: u64,
     /// Resident memory of the subject at the end of the run, in KiB (`VmRSS`).
     pub resident_kib: u64,
+}
+
+/// Writes a message.
+///
+/// # Errors
+///
+/// As write(2).
+pub fn send(mut line: impl Write, message: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = u64::try_from(text.len()).expect("a size");
+    line.write_all(&[&length.to_le_bytes(), &text[..]].concat())
+}
+
+/// Reads a message that [`send`] wrote.
+///
+/// # Errors
+///
+/// As read(2), and if the line ends before the message does or it is none.
+pub fn receive<T: DeserializeOwned>(mut line: impl Read) -> io::Result<T> {
+    let mut length = [0; size_of::<u64>()];
+    line.read_exact(&mut length)?;
+    let mut text = Vec::new();
+    let length = u64::from_le_bytes(length);
+    if line.take(length).read_to_end(&mut text)? as u64 != length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_slice(&text)?)
 }

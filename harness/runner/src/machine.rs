@@ -81,12 +81,9 @@ impl Machine {
                 self.kernel >= (major, minor),
                 &format!("needs Linux {major}.{minor}, this is {}", self.release),
             ),
-            Need::Filesystem(name) if name == "ext4" && !self.root => {
-                Some("only root may mount an ext4".to_owned())
-            }
             Need::Filesystem(name) => unless(
-                matches!(&name[..], "tmpfs" | "ext4") && self.filesystems.contains(&name),
-                &format!("no world can be made on {name}"),
+                name == "tmpfs" && self.filesystems.contains(&name),
+                &format!("the world is a tmpfs, not {name}"),
             ),
         }
     }

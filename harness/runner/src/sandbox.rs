@@ -1,29 +1,32 @@
 //! One run in a sandbox of its own, seen from the harness.
 //!
-//! The harness starts `notifreeze sandbox` and hands it a [`Job`]; the program makes its
-//! namespaces and answers. Whatever the run makes lives in those namespaces, so it is gone when
-//! the run is over, and also when the harness or the sandbox is killed: each process of the chain
-//! asks the kernel to be killed when its parent dies (`PR_SET_PDEATHSIG`), and the death of the
-//! namespace's init takes every process and mount with it.
+//! The harness asks a zygote for a sandbox and hands it a [`Job`]; the sandbox makes its namespaces and
+//! answers. Whatever the run makes lives in those namespaces, so it is gone when the run is over, and
+//! also when the harness or the sandbox is killed: the zygote ends with the harness, whose end of its
+//! standard input is closed then; each process below it asks the kernel to be killed when its parent
+//! dies (`PR_SET_PDEATHSIG`), and the death of the namespace's init takes every process and mount with
+//! it.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::job::{Answer, Job};
+use crate::job::{self, Answer, Job};
 
+mod closer;
 mod init;
 pub mod inner;
 mod outer;
 pub mod own_root;
 mod world;
+mod zygote;
 
-pub use outer::main;
+pub use closer::Closer;
+pub use zygote::{SUBCOMMAND, main};
 
-/// Time that a sandbox has beyond the job's own limit before it is killed from outside. The inner
+/// Time that a sandbox has beyond the job's own limit before it is ended from outside. The inner
 /// limit names the step; this one only fires when init itself hangs, as behind a permission event.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -42,110 +45,96 @@ pub fn n_jobs() -> usize {
 /// in the kernel for its groups and mounts to go.
 const MOST_ENDING: usize = 64;
 
-/// Those that have answered: nothing is to be learnt from their end, which takes as long as the run.
-static ENDING: Mutex<VecDeque<Child>> = Mutex::new(VecDeque::new());
+/// What is left to read of those that have answered: nothing, and then their end, which takes as long as
+/// the run.
+static ENDING: Mutex<VecDeque<PipeReader>> = Mutex::new(VecDeque::new());
 
-/// Waits until every sandbox that has answered is gone.
+/// Waits until every sandbox that has answered is gone, and what they were forked from.
 ///
 /// # Errors
 ///
-/// As waitpid(2).
-pub fn settle() -> std::io::Result<()> {
+/// As read(2) and waitpid(2).
+pub fn settle() -> io::Result<()> {
     let mut ending = std::mem::take(&mut *ending());
-    ending
-        .iter_mut()
-        .try_for_each(|child| child.wait().map(drop))
+    ending.iter_mut().try_for_each(wait_end)?;
+    zygote::end()
 }
 
-fn ending() -> MutexGuard<'static, VecDeque<Child>> {
+fn ending() -> MutexGuard<'static, VecDeque<PipeReader>> {
     ENDING.lock().expect("nothing panics while it holds this")
 }
 
+fn wait_end(words: &mut PipeReader) -> io::Result<()> {
+    io::copy(words, &mut io::sink()).map(drop)
+}
+
 /// Leaves a sandbox that has answered to its end.
-fn leave(child: Child) -> std::io::Result<()> {
+fn leave(words: PipeReader) -> io::Result<()> {
     let mut ending = ending();
-    ending.push_back(child);
-    ending.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+    ending.push_back(words);
     if ending.len() > MOST_ENDING
         && let Some(mut oldest) = ending.pop_front()
     {
         drop(ending);
-        oldest.wait()?;
+        wait_end(&mut oldest)?;
     }
     Ok(())
 }
 
-/// Runs a job in a sandbox that the program `notifreeze` makes.
+/// Runs a job in a sandbox of the program `notifreeze`.
 #[must_use]
 pub fn run(job: &Job, notifreeze: &Path) -> Answer {
-    match start(job, notifreeze).and_then(|child| finish(child, job)) {
-        Ok(answer) => answer,
-        Err(error) => Answer::Broken(format!("sandbox: {error}")),
-    }
+    ask(job, notifreeze).unwrap_or_else(|error| Answer::Broken(format!("sandbox: {error}")))
 }
 
-fn start(job: &Job, notifreeze: &Path) -> std::io::Result<Child> {
-    let mut child = Command::new(notifreeze)
-        .arg("sandbox")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().expect("piped above");
-    // A sandbox that dies at once closes the pipe; its own words, read later, say why.
-    match stdin.write_all(&serde_json::to_vec(job)?) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(child),
-    }
-}
-
-fn finish(mut child: Child, job: &Job) -> std::io::Result<Answer> {
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut stderr = child.stderr.take().expect("piped");
+fn ask(job: &Job, notifreeze: &Path) -> io::Result<Answer> {
+    let zygote::Line { talk, mut words } = zygote::start_sandbox(notifreeze)?;
     let limit = Duration::from_millis(job.limit_ms) + GRACE;
-    let Some(answer) = read_within(&mut stdout, limit)? else {
-        child.kill()?;
-        child.wait()?;
-        return Ok(Answer::Broken(format!(
+    // A sandbox that dies at once closes the line; its own words, read later, say why.
+    let answer = job::send(&talk, job).and_then(|()| {
+        job::receive(Within {
+            stream: &talk,
+            deadline: Instant::now() + limit,
+        })
+    });
+    if answer.is_ok() {
+        leave(words)?;
+        return answer;
+    }
+    // It ends now, if it has not yet.
+    drop(talk);
+    let mut said = String::new();
+    words.read_to_string(&mut said)?;
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Answer::Broken(format!(
             "no answer within {} s: the sandbox was killed",
             limit.as_secs()
-        )));
-    };
-    if let Ok(answer) = serde_json::from_slice(&answer) {
-        leave(child)?;
-        return Ok(answer);
+        ))),
+        _ => Ok(Answer::Broken(format!(
+            "the sandbox ended without an answer: {}",
+            said.trim()
+        ))),
     }
-    let mut words = String::new();
-    stderr.read_to_string(&mut words)?;
-    let status = child.wait()?;
-    Ok(Answer::Broken(format!(
-        "sandbox ended with {status}: {}",
-        words.trim()
-    )))
 }
 
-/// Everything up to the end of the stream, or nothing if that has not come within `limit`.
-fn read_within(
-    stream: &mut std::process::ChildStdout,
-    limit: Duration,
-) -> std::io::Result<Option<Vec<u8>>> {
-    use std::os::fd::AsFd;
+/// A stream that says `TimedOut` when nothing has come by the deadline.
+struct Within<'a> {
+    stream: &'a std::os::unix::net::UnixStream,
+    deadline: Instant,
+}
 
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+impl Read for Within<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use std::os::fd::AsFd;
 
-    let deadline = std::time::Instant::now() + limit;
-    let mut bytes = Vec::new();
-    let mut chunk = vec![0; 1 << 16];
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+        let left = self.deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut entry = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        let mut entry = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         if poll(&mut entry, timeout)? == 0 {
-            return Ok(None);
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        match stream.read(&mut chunk)? {
-            0 => return Ok(Some(bytes)),
-            n => bytes.extend_from_slice(&chunk[..n]),
-        }
+        self.stream.read(buffer)
     }
 }

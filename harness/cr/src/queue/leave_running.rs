@@ -134,7 +134,8 @@ pub fn put_back(
     let sentinel = Sentinel::new(watches);
     drain_into(group, basket).map_err(failed("read"))?;
     basket.enter(Phase::Stripping);
-    strip(group, watches, basket)?;
+    strip(group, watches)?;
+    drain_into(group, basket).map_err(failed("read"))?;
     let (queue, stripped) = without_strip(watches, basket);
     restore(group, &stripped, &queue, basket)?;
     Ok(
@@ -145,27 +146,16 @@ pub fn put_back(
     )
 }
 
-/// Removed between two reads: their ends must not overflow the queue, where they would be missed.
-const AT_ONCE: usize = 256;
-
-/// Removes the watches that are there, and reads their ends.
-fn strip(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    basket: &mut dyn Basket,
-) -> Result<(), PutBackError> {
-    let limit = super::limit().map_err(PutBackError::Rebuild)?;
-    for watches in watches.chunks(AT_ONCE.min(limit / 2).max(1)) {
-        for watch in watches {
-            match watch::rm_watch(group, watch.wd) {
-                // It has ended by itself, or a dumper that was killed has removed it.
-                Ok(()) | Err(Errno::EINVAL) => {}
-                Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
-            }
+/// Removes the watches that are there.
+fn strip(group: BorrowedFd<'_>, watches: &[LiveWatch<'_>]) -> Result<(), PutBackError> {
+    for watch in watches {
+        match watch::rm_watch(group, watch.wd) {
+            // It has ended by itself, or a dumper that was killed has removed it.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
         }
-        drain_into(group, basket).map_err(failed("read"))?;
     }
-    drain_into(group, basket).map_err(failed("read"))
+    Ok(())
 }
 
 /// All that was read, without the ends of watches that the dumper itself made; and those watches.
@@ -173,13 +163,13 @@ fn without_strip<'a>(
     watches: &[LiveWatch<'a>],
     basket: &dyn Basket,
 ) -> (Vec<u8>, Vec<LiveWatch<'a>>) {
+    let mut queue = basket.bytes().to_vec();
     let began = basket.began(Phase::Stripping);
-    let heard = record::first_heard(basket.bytes(), began);
     let ended_by_itself = |watch: &&LiveWatch<'_>| {
-        let heard = heard.get(&watch.wd);
-        let ended = heard.and_then(|heard| heard.ended);
+        let ended = record::find_ignored(&queue, began, |wd| wd == watch.wd);
         // Having the inode open keeps it from ending otherwise.
-        let fired = watch.mask.0 & libc::IN_ONESHOT != 0 && heard.map(|it| it.first) != ended;
+        let fired = watch.mask.0 & libc::IN_ONESHOT != 0
+            && record::find(&queue, began, |it| it.wd == Some(watch.wd)) != ended.map(|it| it.0);
         ended.is_none() || fired
     };
     let stripped: Vec<_> = watches
@@ -187,8 +177,9 @@ fn without_strip<'a>(
         .filter(|it| !ended_by_itself(it))
         .copied()
         .collect();
-    let ends = stripped.iter().filter_map(|it| heard.get(&it.wd)?.ended);
-    let mut queue = record::without(basket.bytes(), ends.collect());
+    for watch in &stripped {
+        record::remove_ignored(&mut queue, began, watch.wd);
+    }
     remove_probe(&mut queue, basket);
     (queue, stripped)
 }

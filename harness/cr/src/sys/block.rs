@@ -36,30 +36,7 @@ const MOST_TRIES: u32 = 64;
 pub struct Mounted {
     /// Open for reading, not with `O_PATH`: fanotify_mark(2) takes it.
     pub root: OwnedFd,
-    mount: OwnedFd,
-}
-
-impl Mounted {
-    /// move_mount(2) to a directory: it is in the mount namespace of the caller from then on.
-    ///
-    /// # Errors
-    ///
-    /// The errno of the call.
-    pub fn attach(self, target: &CStr) -> Result<(), Errno> {
-        const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-        // SAFETY: two C strings and plain numbers.
-        let returned = unsafe {
-            libc::syscall(
-                libc::SYS_move_mount,
-                self.mount.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_FDCWD,
-                target.as_ptr(),
-                MOVE_MOUNT_F_EMPTY_PATH,
-            )
-        };
-        Errno::result(returned).map(drop)
-    }
+    _mount: OwnedFd,
 }
 
 /// Mounts the content of `file` as a filesystem of a kind, with mount options, in no namespace.
@@ -90,7 +67,7 @@ pub fn mount_memory(
     let root = raw::openat(mount.as_raw_fd(), c".", flags, 0).and_then(path::owned);
     Ok(Mounted {
         root: root.map_err(call("open of the forged root"))?,
-        mount,
+        _mount: mount,
     })
 }
 

@@ -1,5 +1,5 @@
-//! New processes: fork(2) of a process with one thread, and a program started with nothing but
-//! what it is given.
+//! New processes: fork(2) of a process with one thread, with all or with nothing of its parent's, and
+//! a program started with nothing but what it is given.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// A program to start with nothing of its parent's: descriptors 0 to 2 on `/dev/null`, no other
-/// descriptor, no blocked signal, an empty environment, a session of its own.
+/// A program to start by [`fork_bare`], with an empty environment.
 #[derive(Debug)]
 pub struct Program<'a> {
     pub path: &'a CStr,
@@ -17,9 +16,6 @@ pub struct Program<'a> {
     pub args: &'a [&'a CStr],
     /// Working directory.
     pub dir: &'a CStr,
-    /// Pid in the current pid namespace; none lets the kernel choose. Needs the right to
-    /// checkpoint and restore in that namespace (clone3(2), `set_tid`).
-    pub pid: Option<Pid>,
 }
 
 /// Exit status of a child that could not become its program; as a shell has it.
@@ -58,33 +54,51 @@ pub(crate) fn n_threads_settled(pid: Pid) -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// The errno of clone3(2): `EEXIST` when the pid is taken. A failure to execute shows as exit
-/// status 127 of the child.
+/// As [`fork_bare`]. A failure to execute shows as exit status 127 of the child.
 pub fn spawn(program: &Program) -> io::Result<Pid> {
     let mut argv: Vec<*const libc::c_char> = program.args.iter().map(|arg| arg.as_ptr()).collect();
     argv.push(std::ptr::null());
     let environment: [*const libc::c_char; 1] = [std::ptr::null()];
-    match fork_with_pid(program.pid)? {
+    match fork_bare(program.dir, None)? {
         Some(child) => Ok(child),
-        // SAFETY: the child has one thread, as its parent had; the strings outlive the call
-        // because a forked child keeps a copy of the parent's memory; it ends in _exit if
-        // execve returns.
+        // SAFETY: both arrays end with a null pointer, and the strings outlive the call because a
+        // forked child keeps a copy of the parent's memory; it ends in _exit if execve returns.
         None => unsafe {
-            libc::setsid();
-            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
-            for fd in 0..3 {
-                libc::dup2(null, fd);
-            }
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
-            let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-            libc::sigemptyset(none.as_mut_ptr());
-            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-            if libc::chdir(program.dir.as_ptr()) == 0 {
-                libc::execve(program.path.as_ptr(), argv.as_ptr(), environment.as_ptr());
-            }
+            libc::execve(program.path.as_ptr(), argv.as_ptr(), environment.as_ptr());
             libc::_exit(EXIT_NOT_STARTED)
         },
     }
+}
+
+/// [`fork_with_pid`] of a child that has nothing of its parent's but its memory: descriptors 0 to 2
+/// are `/dev/null`, no other is open, no signal is blocked, the session is its own and the working
+/// directory `dir`. A child that cannot get there exits with 127.
+///
+/// # Errors
+///
+/// As [`fork_with_pid`].
+pub fn fork_bare(dir: &CStr, pid: Option<Pid>) -> io::Result<Option<Pid>> {
+    if let Some(child) = fork_with_pid(pid)? {
+        return Ok(Some(child));
+    }
+    // SAFETY: the child has one thread, as its parent had, and owns no descriptor by a type that it
+    // will drop: it never comes back to the frames of its parent, which its caller promises by
+    // ending it. The signal set is written by sigemptyset before it is read.
+    unsafe {
+        libc::setsid();
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        for fd in 0..3 {
+            libc::dup2(null, fd);
+        }
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        if null < 0 || libc::chdir(dir.as_ptr()) != 0 {
+            libc::_exit(EXIT_NOT_STARTED);
+        }
+    }
+    Ok(None)
 }
 
 /// fork(2): the child's pid in the parent, nothing in the child.
@@ -97,7 +111,8 @@ pub fn fork() -> io::Result<Option<Pid>> {
     fork_with_pid(None)
 }
 
-/// [`fork`] into a chosen pid of the current pid namespace.
+/// [`fork`] into a chosen pid of the current pid namespace, which needs the right to checkpoint and
+/// restore there (clone3(2), `set_tid`).
 ///
 /// # Errors
 ///

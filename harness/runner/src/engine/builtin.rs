@@ -3,12 +3,18 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
+use cr::sys::inspect;
 use cr::{DumpError, DumpErrorKind, DumpOptions};
+use fsnotify::fanotify::InitFlags;
+use nix::libc;
+use nix::unistd::Pid;
 use scenario::{Bytes, Loss};
+use subject::Start;
 
 use super::{Cut, CutError, Defect, Policies, Workshop, start_subject};
 use crate::park::Stop;
@@ -50,6 +56,7 @@ pub(super) fn cut(
         })
         .collect();
     losses.extend(links);
+    let groups = groups(&image).map_err(CutError::Failed)?;
     if let Some(defect) = defect {
         defect.spoil(&mut image);
     }
@@ -58,7 +65,15 @@ pub(super) fn cut(
         .write(&path)
         .map_err(|error| CutError::Failed(format!("write the image: {error}")))?;
     shop.parking.kill(&image.pids()).map_err(CutError::Failed)?;
-    let subject = start(shop, &path, defect)?;
+    let closed = shop.closer.close(groups);
+    closed.map_err(|error| CutError::Failed(format!("close the old groups: {error}")))?;
+    let start = Start::Restore {
+        image: path,
+        defect: defect.and_then(Defect::restore_defect).map(str::to_owned),
+    };
+    let files = (shop.plan, shop.log);
+    let subject =
+        start_subject(&start, files, shop.world, Some(shop.subject)).map_err(CutError::Failed)?;
     match shop.parking.wait(subject) {
         Stop::Parked => Ok(Cut {
             subject,
@@ -73,17 +88,38 @@ pub(super) fn cut(
     }
 }
 
-fn start(
-    shop: &Workshop,
-    image: &Path,
-    defect: Option<Defect>,
-) -> Result<nix::unistd::Pid, CutError> {
-    let mut args = vec![Path::new("--restore"), image];
-    if let Some(name) = defect.and_then(Defect::restore_defect) {
-        args.extend([Path::new("--defect"), Path::new(name)]);
+/// A descriptor of every group of the image whose end nobody has to wait for: one that holds no file,
+/// which would be closed with it, and that nobody asks for permission.
+fn groups(image: &Image) -> Result<Vec<OwnedFd>, String> {
+    let mut groups = Vec::new();
+    for process in &image.processes {
+        let mut numbers = process.descriptors.iter().filter(|descriptor| {
+            let file = image.files.get(descriptor.file as usize);
+            let object = file.and_then(|file| file.object.as_ref());
+            match object {
+                Some(Object::Inotify(_)) => true,
+                Some(Object::Fanotify(group)) => holds_no_file(InitFlags(group.init_flags)),
+                _ => false,
+            }
+        });
+        let Some(first) = numbers.next() else {
+            continue;
+        };
+        let pid = Pid::from_raw(process.pid);
+        let failed = |errno| format!("a group of process {pid}: {errno}");
+        let pidfd = inspect::pidfd_open(pid).map_err(failed)?;
+        for descriptor in std::iter::once(first).chain(numbers) {
+            groups.push(inspect::pidfd_getfd(&pidfd, descriptor.fd).map_err(failed)?);
+        }
     }
-    args.extend([shop.plan, shop.log]);
-    start_subject(shop.notifreeze, &args, shop.world, Some(shop.subject)).map_err(CutError::Failed)
+    Ok(groups)
+}
+
+/// Whether its unread events are file handles, not open files, and none is a question.
+fn holds_no_file(flags: InitFlags) -> bool {
+    let handles = InitFlags::REPORT_FID.0 | InitFlags::REPORT_DIR_FID.0;
+    let asks = libc::FAN_CLASS_CONTENT | libc::FAN_CLASS_PRE_CONTENT;
+    flags.0 & handles != 0 && flags.0 & asks == 0
 }
 
 fn loss(loss: cr::Loss) -> Loss {

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use scenario::{Call, Fact, Loss, Name, Scenario, log};
+use subject::Start;
 
+use super::closer::Closer;
 use super::own_root::{self, OwnRoot};
-use super::world::{self, Filesystem, World};
+use super::world::{self, World};
 use crate::bystander::Bystander;
 use crate::engine::{self, Cut, CutError, EngineSpec, Flavour, Workshop};
 use crate::job::{Answer, Job, Times};
@@ -26,8 +28,12 @@ use crate::survey::{self, Names, Process, Survey};
 /// # Errors
 ///
 /// Those of `reply`.
-pub(super) fn run(job: &Job, reply: impl Fn(&Answer) -> io::Result<()>) -> io::Result<()> {
-    let mut run = match Run::prepare(job) {
+pub(super) fn run(
+    job: &Job,
+    closer: Closer,
+    reply: impl Fn(&Answer) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut run = match Run::prepare(job, closer) {
         Ok(run) => run,
         Err(End(answer)) => return reply(&answer),
     };
@@ -59,13 +65,12 @@ impl From<String> for End {
 /// A run under way.
 struct Run<'a> {
     job: &'a Job,
-    /// The running program, which is the subject's too.
-    myself: PathBuf,
     scenario: Scenario,
     world: World,
     plan: PathBuf,
     log: PathBuf,
     parking: Parking,
+    closer: Closer,
     subject: Pid,
     names: Names,
     /// The root directory of a subject with namespaces of its own.
@@ -85,7 +90,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn prepare(job: &'a Job) -> Result<Self, End> {
+    fn prepare(job: &'a Job, closer: Closer) -> Result<Self, End> {
         let started = Instant::now();
         let scenario = scenario::parse(&job.scenario)
             .map_err(|_| End::broken("the scenario does not parse"))?
@@ -93,8 +98,8 @@ impl<'a> Run<'a> {
         let myself = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut programs = vec![myself.as_path()];
         programs.extend(job.engine.program());
-        let world = world::make(&programs, Filesystem::of(&scenario))
-            .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+        let world =
+            world::make(&programs).map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
         let plan = world.control.join("plan");
         let log = world.control.join("log");
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;
@@ -103,11 +108,9 @@ impl<'a> Run<'a> {
         let mut names = Names::of(&scenario, &world.root);
         let (own_root, subject) = match job.flavour {
             Flavour::Host => {
-                let files = [plan.as_path(), &log];
-                (
-                    None,
-                    engine::start_subject(&myself, &files, &world.root, None)?,
-                )
+                let files = (plan.as_path(), log.as_path());
+                let subject = engine::start_subject(&Start::Fresh, files, &world.root, None)?;
+                (None, subject)
             }
             Flavour::Ns => {
                 parking.listen(&log)?;
@@ -124,12 +127,12 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             job,
-            myself,
             scenario,
             world,
             plan,
             log,
             parking,
+            closer,
             subject,
             names,
             own_root,
@@ -246,7 +249,6 @@ impl<'a> Run<'a> {
             &self.job.engine,
             &Workshop {
                 subject: self.subject,
-                notifreeze: &self.myself,
                 plan: &self.plan,
                 log: &self.log,
                 world: &self.world.root,
@@ -256,6 +258,7 @@ impl<'a> Run<'a> {
                 names: self.names.candidates(),
                 criu_opts: &self.scenario.criu_opts,
                 parking: &self.parking,
+                closer: &self.closer,
             },
         );
         self.times.cut_us += micros(before);

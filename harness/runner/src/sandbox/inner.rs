@@ -1,47 +1,44 @@
-//! The process under test: a thin main over the `subject` crate.
+//! The process under test: what a fork of the sandbox's init becomes, or a program of its own.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use nix::sys::prctl::set_name;
 use subject::Start;
 
-/// The hidden subcommand `subject [--restore IMAGE [--defect NAME]] PLAN LOG`: never comes back but
-/// with what went wrong.
+/// The hidden subcommand `subject PLAN LOG`: never comes back but with what went wrong.
 #[must_use]
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut args = args.peekable();
     if args.next_if(|arg| arg == OWN_ROOT).is_some() {
         return enter_own_root(args);
     }
-    let mut start = Start::Fresh;
-    let mut files: Vec<PathBuf> = Vec::new();
-    while let Some(arg) = args.next() {
-        match (arg.to_str(), &mut start) {
-            (Some("--restore"), start) => {
-                start.clone_from(&Start::Restore {
-                    image: args.next().map(PathBuf::from).unwrap_or_default(),
-                    defect: None,
-                });
-            }
-            (Some("--defect"), Start::Restore { defect, .. }) => {
-                *defect = args.next().and_then(|name| name.into_string().ok());
-            }
-            _ => files.push(arg.into()),
-        }
-    }
+    let files: Vec<PathBuf> = args.map(PathBuf::from).collect();
     let [plan, log] = files.as_slice() else {
-        anstream::eprintln!("usage: notifreeze {SUBCOMMAND} [--restore IMAGE] PLAN LOG");
+        anstream::eprintln!("usage: notifreeze {SUBCOMMAND} PLAN LOG");
         return ExitCode::from(crate::EXIT_USAGE);
     };
-    // Standard error is /dev/null in a sandbox, so the reason goes where init looks for it.
-    let Err(error) = subject::run(plan, log, &start);
-    let reason = Path::new(log).with_extension("error");
-    let _ = fs::write(reason, error.to_string());
+    let error = run(&Start::Fresh, plan, log);
     anstream::eprintln!("{error}");
     ExitCode::FAILURE
+}
+
+/// What a fork of the sandbox's init goes on with: it is the subject now, by name too.
+pub(crate) fn become_subject(start: &Start, plan: &Path, log: &Path) -> ! {
+    let _ = set_name(NAME);
+    run(start, plan, log);
+    // Nothing of the init whose memory this is may be cleaned up here.
+    std::process::exit(1)
+}
+
+fn run(start: &Start, plan: &Path, log: &Path) -> std::io::Error {
+    let Err(error) = subject::run(plan, log, start);
+    // Standard error is /dev/null in a sandbox, so the reason goes where init looks for it.
+    let _ = fs::write(log.with_extension("error"), error.to_string());
+    error
 }
 
 /// `--own-root ROOT PROGRAM WORLD PLAN LOG`: makes `ROOT` the root directory of namespaces of its own
@@ -81,3 +78,5 @@ pub(super) const OWN_ROOT: &str = "--own-root";
 
 /// Its name on the command line.
 pub const SUBCOMMAND: &str = "subject";
+/// Its name in lists of processes (`/proc/PID/comm`).
+const NAME: &CStr = c"subject";

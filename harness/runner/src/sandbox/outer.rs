@@ -1,56 +1,45 @@
 //! The first process of a sandbox: makes the namespaces, starts init, waits for it.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
+use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
-use nix::unistd::{Uid, dup2_stdout, getegid, geteuid, pipe};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, Uid, getegid, geteuid, pipe};
 
+use super::closer::{self, Closing};
 use super::init;
-use crate::job::{Answer, Job};
+use crate::job::{Answer, Job, receive, send};
 
-/// The hidden subcommand `sandbox`: reads a job from standard input, writes the answer to standard
-/// output.
-#[must_use]
-pub fn main() -> ExitCode {
-    match answer() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            anstream::eprintln!("{error}");
-            ExitCode::from(crate::EXIT_BROKEN)
-        }
-    }
-}
-
-fn answer() -> io::Result<()> {
-    let mut input = Vec::new();
-    io::stdin().read_to_end(&mut input)?;
-    let job: Job = serde_json::from_slice(&input)?;
+/// Runs the job that `talk` brings in a sandbox of its own, and sends the answer back. The caller is a
+/// fork of `zygote`, and exits afterwards.
+pub(super) fn run(talk: UnixStream, zygote: Pid) -> io::Result<()> {
+    let job: Job = receive(&talk)?;
     if let Err(reason) = enter_namespaces() {
-        return reply(&Answer::Skipped(reason));
+        return send(&talk, &Answer::Skipped(reason));
     }
     // Credentials are settled now; a change of them would have cleared the request.
     set_pdeathsig(Signal::SIGKILL)?;
-    if nix::unistd::getppid().as_raw() == 1 {
-        return Err(io::Error::other("the harness is gone"));
+    if nix::unistd::getppid() != zygote {
+        return Err(io::Error::other("the zygote is gone"));
     }
+    let (closer, closing) = closer::pair()?;
     let (parent_alive, keep_open) = pipe()?;
     match cr::sys::spawn::fork()? {
-        Some(child) => {
-            drop(parent_alive);
-            close_stdout()?;
-            waitpid(child, None)?;
+        Some(init) => {
+            drop((parent_alive, closer));
+            watch_over(init, &talk, closing)?;
             drop(keep_open);
             Ok(())
         }
         None => {
-            drop(keep_open);
+            drop((keep_open, closing));
             set_pdeathsig(Signal::SIGKILL)?;
             // In a new pid namespace the parent's pid is always 0, so its death before the request
             // above shows only by its end of this pipe.
@@ -59,20 +48,43 @@ fn answer() -> io::Result<()> {
                 return Err(io::Error::other("the sandbox is gone"));
             }
             drop(parent_alive);
-            init::run(&job, |answer| reply(answer).and_then(|()| close_stdout()))
+            init::run(&job, closer, |answer| send(&talk, answer))
         }
     }
 }
 
-/// The answer ends where the last writer is gone, and it has come long before a sandbox has ended.
-fn close_stdout() -> io::Result<()> {
-    Ok(dup2_stdout(fs::File::open("/dev/null")?)?)
-}
-
-fn reply(answer: &Answer) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(&serde_json::to_vec(answer)?)?;
-    out.flush()
+/// Waits for the end of init, or makes it when the harness has closed its end of the line; and closes
+/// what it is given meanwhile.
+fn watch_over(init: Pid, talk: &UnixStream, mut closing: Closing) -> io::Result<()> {
+    let pidfd = cr::sys::inspect::pidfd_open(init)?;
+    let mut wanted = PollFlags::POLLIN;
+    let gave_up = loop {
+        let mut entries = [
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+            // Whether it is closed is told unasked.
+            PollFd::new(talk.as_fd(), PollFlags::empty()),
+            PollFd::new(closing.as_fd(), wanted),
+        ];
+        match poll(&mut entries, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            result => result?,
+        };
+        let [ended, closed, asked] = entries.map(|entry| entry.any() == Some(true));
+        if ended || closed {
+            break closed;
+        }
+        if asked && !closing.step()? {
+            wanted = PollFlags::empty();
+        }
+    };
+    if gave_up {
+        kill(init, Signal::SIGKILL)?;
+    }
+    match waitpid(init, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        _ if gave_up => Ok(()),
+        status => Err(io::Error::other(format!("init: {status:?}"))),
+    }
 }
 
 /// New mount and pid namespaces; without root, in a new user namespace that maps the caller to

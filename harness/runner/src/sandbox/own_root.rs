@@ -70,7 +70,7 @@ impl OwnRoot {
             files[0],
             files[1],
         ];
-        let started = engine::start_subject(&self.program, &args, world, None);
+        let started = engine::start_program(&self.program, &args, world);
         // Later children, the programs of the engine, belong beside this process again.
         setns(here, CloneFlags::CLONE_NEWPID).map_err(failed("setns"))?;
         started

@@ -36,13 +36,7 @@ impl Writer {
                 own.map(|(_, fd)| (Some(name.clone()), fd.clone()))
                     .collect()
             };
-            let lists = [
-                &mut self.files,
-                &mut self.groups,
-                &mut self.fanotify_groups,
-                &mut self.fifos,
-            ];
-            for list in lists {
+            for list in [&mut self.files, &mut self.groups, &mut self.fanotify_groups] {
                 let inherited = of_main(list);
                 list.extend(inherited);
             }
@@ -59,13 +53,7 @@ impl Writer {
             .push(process.clone(), Call::ExitGroup, vec![Arg::Int(0)])
             .is_some()
         {
-            let lists = [
-                &mut self.files,
-                &mut self.groups,
-                &mut self.fanotify_groups,
-                &mut self.fifos,
-            ];
-            for list in lists {
+            for list in [&mut self.files, &mut self.groups, &mut self.fanotify_groups] {
                 list.retain(|(owner, _)| *owner != process);
             }
             self.children.retain(|child| *child != name);
