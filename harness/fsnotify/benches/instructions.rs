@@ -96,25 +96,25 @@ fn count_lines(text: &[u8]) -> usize {
     lines.map(black_box).filter(Result::is_ok).count()
 }
 
-#[library_benchmark(config = at_most(771_215))]
+#[library_benchmark(config = at_most(583_283))]
 #[bench::of_1000_watches(watches())]
 fn inotify_lines(text: Vec<u8>) -> usize {
     count_lines(black_box(&text))
 }
 
-#[library_benchmark(config = at_most(245_105))]
+#[library_benchmark(config = at_most(174_628))]
 #[bench::of_300_marks(marks())]
 fn fanotify_lines(text: Vec<u8>) -> usize {
     count_lines(black_box(&text))
 }
 
-#[library_benchmark(config = at_most(771_809))]
+#[library_benchmark(config = at_most(585_188))]
 #[bench::behind_1000_watches(refused())]
 fn refused_line(text: Vec<u8>) -> usize {
     count_lines(black_box(&text))
 }
 
-#[library_benchmark(config = at_most(757_129))]
+#[library_benchmark(config = at_most(584_282))]
 #[bench::of_1000_watches(watches())]
 fn stream_of_pages(text: Vec<u8>) -> usize {
     let mut stream = Stream::new(Level::Strict);
@@ -130,7 +130,7 @@ fn stream_of_pages(text: Vec<u8>) -> usize {
     n_lines
 }
 
-#[library_benchmark(config = at_most(1_426_466))]
+#[library_benchmark(config = at_most(1_198_036))]
 #[bench::of_1000_watches(watches())]
 fn whole_group(text: Vec<u8>) -> Group {
     Group::parse(black_box(&text), Level::Strict).expect("a capture is valid")
