@@ -26,8 +26,11 @@ pub const ALL: [Target; 8] = [
 /// Nothing: what the other targets' speed is compared with.
 pub fn empty(_input: &[u8]) {}
 
-/// Of the texts that are refused, one in so many is looked at more closely.
-const REFUSED: usize = 16;
+/// Of the texts that are refused, one in so many is looked at more closely. Prime, so that lengths
+/// that are its multiples choose all properties.
+const REFUSED: usize = 31;
+/// How many properties [`fdinfo`] chooses from.
+const N_PROPERTIES: usize = 4;
 
 /// Any text. A target is worth what it gets done in a second, so every text is read, and all that
 /// are accepted but only some of the refused, which are most, are read again for one of four
@@ -37,7 +40,7 @@ pub fn fdinfo(text: &[u8]) {
     if !check_reading(text) && !text.len().is_multiple_of(REFUSED) {
         return;
     }
-    match choice(text) % 4 {
+    match text.len() % N_PROPERTIES {
         0 => check_lines(text),
         1 => check_quick(text),
         2 => check_group_of(text, level(text)),
@@ -52,7 +55,7 @@ pub fn fdinfo_whole(text: &[u8]) {
 }
 
 fn choice(text: &[u8]) -> usize {
-    text.len() / REFUSED
+    text.len() / N_PROPERTIES
 }
 
 fn piece(text: &[u8]) -> usize {

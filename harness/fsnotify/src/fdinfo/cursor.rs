@@ -65,6 +65,7 @@ impl<'a> Cursor<'a> {
         self.hex(16, field)
     }
 
+    #[inline(never)]
     fn hex(&mut self, most_digits: usize, field: &'static str) -> Step<u64> {
         let fault = |kind| Fault::new(kind, self.at(), field);
         // One more than fit is enough to see that they do not.

@@ -16,8 +16,6 @@ pub(super) enum HeadKey {
 }
 
 impl HeadKey {
-    pub(super) const ALL: [Self; 4] = [Self::Pos, Self::Flags, Self::MntId, Self::Ino];
-
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Pos => "pos",
@@ -30,39 +28,47 @@ impl HeadKey {
     /// The key that a line starts with, its colon included.
     pub(super) fn of(line: &[u8]) -> Option<Self> {
         let colon = line.iter().take(8).position(|byte| *byte == b':')?;
-        let mut keys = Self::ALL.into_iter();
-        keys.find(|key| key.name().as_bytes() == &line[..colon])
+        match &line[..colon] {
+            b"pos" => Some(Self::Pos),
+            b"flags" => Some(Self::Flags),
+            b"mnt_id" => Some(Self::MntId),
+            b"ino" => Some(Self::Ino),
+            _ => None,
+        }
+    }
+
+    /// Its bit in [`Seen`]: bits are in the order of the lines.
+    const fn bit(self) -> u8 {
+        1 << self as u8
     }
 }
 
 /// What has been seen of the head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen([bool; 4]);
+pub(super) struct Seen(u8);
 
 impl Seen {
     pub(super) const fn new() -> Self {
-        Self([false; 4])
+        Self(0)
+    }
+
+    const fn has(self, key: HeadKey) -> bool {
+        self.0 & key.bit() != 0
     }
 
     /// Notes `key`, and refuses it if it cannot come now.
     pub(super) fn note(&mut self, key: HeadKey) -> Result<(), Fault> {
-        let index = key as usize;
-        let fault = |kind, key: HeadKey| Fault::new(kind, 0, key.name());
-        if self.0[index] {
-            return Err(fault(ErrorKind::HeadDuplicate, key));
-        }
-        if self.0[index..].contains(&true) {
-            return Err(fault(ErrorKind::HeadOrder, key));
+        if self.0 >= key.bit() {
+            return Err(self.refuse(key));
         }
         self.complete_before(key)?;
-        self.0[index] = true;
+        self.0 |= key.bit();
         Ok(())
     }
 
-    /// Refuses the key of a head line in the body.
+    /// Refuses a key that cannot come any more.
     pub(super) fn refuse(self, key: HeadKey) -> Fault {
-        let seen = self.0[key as usize];
-        let kind = if seen {
+        let kind = if self.has(key) {
             ErrorKind::HeadDuplicate
         } else {
             ErrorKind::HeadOrder
@@ -77,7 +83,7 @@ impl Seen {
 
     fn complete_before(self, key: HeadKey) -> Result<(), Fault> {
         let required = [HeadKey::Pos, HeadKey::Flags];
-        let mut missing = required.into_iter().filter(|key| !self.0[*key as usize]);
+        let mut missing = required.into_iter().filter(|key| !self.has(*key));
         match missing.find(|missing| *missing < key) {
             Some(missing) => Err(Fault::new(ErrorKind::HeadMissing, 0, missing.name())),
             None => Ok(()),

@@ -36,14 +36,13 @@ impl<'a> Lines<'a> {
     }
 
     /// As [`Iterator::next`], for whoever keeps the line or passes it on, where a call more does not
-    /// count: this goes into its caller as often as it stands there.
-    #[inline(never)]
+    /// count: that goes into its caller as often as it stands there.
     pub(super) fn next_apart(&mut self) -> Option<Result<Line<'a>, ParseError>> {
-        self.next()
+        self.next_by(Reader::step)
     }
 
     #[inline(never)]
-    fn next_of_any_shape(&mut self) -> Option<Result<Line<'a>, ParseError>> {
+    fn next_by(&mut self, step: Step<'a>) -> Option<Result<Line<'a>, ParseError>> {
         if self.ended {
             return None;
         }
@@ -51,7 +50,7 @@ impl<'a> Lines<'a> {
             self.ended = true;
             return self.reader.finish().err().map(Err);
         }
-        match self.reader.step_of_any_shape(self.rest) {
+        match step(&mut self.reader, self.rest) {
             Ok((line, length)) => {
                 self.rest = &self.rest[length..];
                 Some(Ok(line))
@@ -86,11 +85,14 @@ impl<'a> Iterator for Lines<'a> {
             self.rest = &self.rest[length..];
             return Some(Ok(line.decode()));
         }
-        self.next_of_any_shape()
+        self.next_by(Reader::step_of_any_shape)
     }
 }
 
 impl FusedIterator for Lines<'_> {}
+
+/// Reads the line at the start of a text; gives it and its length.
+type Step<'a> = fn(&mut Reader, &'a [u8]) -> Result<(Line<'a>, usize), ParseError>;
 
 /// What has been read so far: all that a line depends on beside its own text.
 #[derive(Clone, Debug)]

@@ -7,7 +7,9 @@
 //!
 //! Each step takes bytes and gives the rest. What makes it quick: literals and windows of known
 //! length, so that their bounds are compared once; digits by a table, whose number is easy to
-//! predict, for lines resemble the one before; nothing copied.
+//! predict, for lines resemble the one before; nothing copied; all of it within the caller. A fuzzer
+//! gets one copy of each function instead: it visits every edge, and takes each length of each number
+//! for news.
 
 use crate::fanotify::{MarkFlags, Mask as FanotifyMask};
 use crate::inotify::Mask as InotifyMask;
@@ -17,7 +19,8 @@ use super::cursor::is_hex;
 use super::mark::{RawHandle, RawMark, RawTarget, RawWatch, is_handle_size, is_handle_type};
 
 /// The watch that stands here, and what follows its line.
-#[inline(always)]
+#[cfg_attr(not(fuzzing), inline(always))]
+#[cfg_attr(fuzzing, inline(never))]
 pub(super) fn watch(text: &[u8]) -> Option<(RawWatch<'_>, &[u8])> {
     let rest = literal(text, b"inotify wd:")?;
     let (wd, rest) = number::<8>(rest)?;
@@ -41,7 +44,8 @@ pub(super) fn watch(text: &[u8]) -> Option<(RawWatch<'_>, &[u8])> {
 }
 
 /// The mark on an inode that stands here, and what follows its line.
-#[inline(always)]
+#[cfg_attr(not(fuzzing), inline(always))]
+#[cfg_attr(fuzzing, inline(never))]
 pub(super) fn mark(text: &[u8]) -> Option<(RawMark<'_>, &[u8])> {
     let rest = literal(text, b"fanotify ino:")?;
     let (ino, rest) = number::<16>(rest)?;
@@ -97,7 +101,8 @@ fn literal<'a, const N: usize>(rest: &'a [u8], text: &[u8; N]) -> Option<&'a [u8
 
 /// A number of `%x` of at most `N` digits. More text than that stands behind every number of these
 /// lines. Digits that are left, of a number too long or with a leading zero, are no literal.
-#[inline(always)]
+#[cfg_attr(not(fuzzing), inline(always))]
+#[cfg_attr(fuzzing, inline(never))]
 fn number<const N: usize>(rest: &[u8]) -> Option<(u64, &[u8])> {
     let window: &[u8; N] = rest.first_chunk()?;
     let mut value = digit(window[0])?;

@@ -6,6 +6,7 @@ pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
 pub(super) const HIGH: u64 = 0x80 * ONES;
 
 /// Where the first line feed is.
+#[inline(never)]
 pub(super) fn line_feed(bytes: &[u8]) -> Option<usize> {
     position(bytes, |word| {
         // Borrows can mark bytes above the first line feed, never below.
@@ -16,6 +17,7 @@ pub(super) fn line_feed(bytes: &[u8]) -> Option<usize> {
 
 /// Where the first byte is that no line has: kernels print ASCII, and of control characters the tab
 /// only.
+#[inline(never)]
 pub(super) fn bad_byte(bytes: &[u8]) -> Option<usize> {
     position(bytes, |word| {
         let at_least = at_least(word);
