@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use cr::fanotify::dump::{Places, Source, drain, inspect};
@@ -36,8 +37,13 @@ const RENAME: u64 = 0x1000_0000;
 /// What any group may ask for.
 const EVENTS: u64 = 0xfff & !libc::FAN_CREATE | libc::FAN_CREATE | libc::FAN_ONDIR;
 
+/// One test at a time: a process that another test forks has, until it executes its program, a copy of
+/// every descriptor of this one, and a file is only closed with the last of them.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// An ext4 on a loop device, mounted where only this test sees it.
 fn on_ext4(test: &str, run: impl FnOnce(&Path) + Send + 'static) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = std::thread::spawn(move || {
         let words = |errno: nix::errno::Errno| errno.to_string();
         unshare(CloneFlags::CLONE_NEWNS).map_err(words)?;
