@@ -230,7 +230,7 @@ fn keep(
 /// [`Refusal`] if the queue cannot be read to its end.
 pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refusal> {
     let flags = InitFlags(group.init_flags);
-    let unread = queue::drain(source.group, flags, &mut Namer::default());
+    let unread = queue::drain(source.group, flags, &mut Namer::blind());
     let unread = unread.map_err(Refusal::Queue)?;
     group.overflow = unread.overflow;
     group.unread = unread.events;
@@ -239,6 +239,9 @@ pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refu
     group.queue = unread.bytes;
     let forged = forged(source, group);
     if forged.is_err() {
+        if queue::reports_records(flags) {
+            group.unread = queue::texts(&group.queue, &mut Namer::default());
+        }
         group.queue.clear();
     }
     Ok(queue::losses(source.name, group, forged))

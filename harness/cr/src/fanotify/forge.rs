@@ -124,6 +124,9 @@ fn events_of(group: &Fanotify, makers: &Makers) -> Result<Vec<Happening>, Unforg
 /// Makes the queue in a group of our own and compares. What `main` made, we make in its place, who
 /// have another pid.
 ///
+/// A thread that forks meanwhile copies our descriptors, so that what we close is still open there:
+/// then the queue may come out otherwise, and is declared lost for nothing.
+///
 /// # Errors
 ///
 /// [`ForgeError`]: the queue of a group would not be made again.

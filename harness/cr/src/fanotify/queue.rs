@@ -164,6 +164,12 @@ fn link_of(fd: i32) -> Vec<u8> {
     link.map_or_else(|_| b"?".to_vec(), |link| link.into_os_string().into_vec())
 }
 
+/// Events that name objects by handle, in words.
+pub(super) fn texts(queue: &[u8], namer: &mut Namer) -> Vec<String> {
+    let events = Events::new(queue).flatten();
+    events.map(|event| text(&event, None, namer)).collect()
+}
+
 /// An event in words.
 fn text(event: &Event<'_>, link: Option<&[u8]>, namer: &mut Namer) -> String {
     let mut text = event.mask.to_string();

@@ -131,6 +131,8 @@ pub struct Namer {
     found: HashMap<Fid, Option<Vec<u8>>>,
     /// A path on the filesystem with this number; none if there is none.
     anchors: HashMap<[u32; 2], Vec<PathBuf>>,
+    /// Finds nothing.
+    blind: bool,
 }
 
 impl Namer {
@@ -138,6 +140,17 @@ impl Namer {
     pub fn new(paths: Vec<PathBuf>) -> Self {
         Self {
             paths,
+            ..Self::default()
+        }
+    }
+
+    /// One that finds nothing, and so opens nothing. A directory that the kernel has not in memory is
+    /// not opened by its handle in silence: the kernel lists the directories above it to find its
+    /// name (`exportfs_get_name`), and whoever watches those hears it.
+    #[must_use]
+    pub fn blind() -> Self {
+        Self {
+            blind: true,
             ..Self::default()
         }
     }
@@ -154,6 +167,9 @@ impl Namer {
     }
 
     fn find(&mut self, fid: &Fid) -> Option<Vec<u8>> {
+        if self.blind {
+            return None;
+        }
         let anchors = self
             .anchors
             .entry(fid.fsid)
