@@ -143,6 +143,9 @@ const VARYING: [&str; 4] = ["mnt_id", "mnt", "id", "mntid"];
 /// What the path of one of CRIU's own descriptors ends with, before its number.
 const OWN_DESCRIPTOR: &str = "/proc/self/fd/";
 
+/// What the paths of a mount namespace in the making begin with, before random letters.
+const NEW_NAMESPACE: &str = "/tmp/.criu.mntns.";
+
 /// The text without numbers that are CRIU's own, or the kernel's for this run. The subject's own, its
 /// pid and its descriptors, stay.
 fn mask_words(text: &str, key: &Key) -> String {
@@ -159,6 +162,9 @@ fn mask_words(text: &str, key: &Key) -> String {
                 punctuated("?", word)
             }
             Some((before, _)) => punctuated(&format!("{before}{OWN_DESCRIPTOR}?"), word),
+            // Where restore makes a mount namespace.
+            _ if word.starts_with(NEW_NAMESPACE) => punctuated(&format!("{NEW_NAMESPACE}?"), word),
+            _ if word.starts_with("(id=") => punctuated("(id=?)", word),
             // Files of an image are numbered in the order that dump meets them, those of the program
             // itself first, however many it is made of.
             _ if word.starts_with("id=0x") => "id=?".to_owned(),
@@ -257,6 +263,8 @@ mod tests {
              (00.02) Error (criu/files-reg.c:90): Can't lookup mount=194 for fd=3 path=/f\n\
              (00.02) Error (criu/util.c:500): Can't read link of fd 18: File name too long\n\
              (00.02) Error (criu/files.c:500): Can't read link for pid 2 fd 3\n\
+             (00.02) Error (criu/mount.c:1): mnt: Can't mount overlay /tmp/.criu.mntns.JsAQPN/mnt-0000000096 (id=96): No\n\
+             (00.02) Error (criu/mount.c:2): mnt-v2: Can't mount at /tmp/.criu.mntns.JsAQPN/mnt-0000000096: No\n\
              (00.02) Error (criu/fsnotify.c:500): fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/4 failed (-1)\n",
             &[
                 "Unaccessible path opened what has no known name, need \"dir/a\" (deleted)",
@@ -266,6 +274,8 @@ mod tests {
                 "Can't lookup mount=? for fd=3 path=/f",
                 "Can't read link of fd ?: File name too long",
                 "Can't read link for pid 2 fd 3",
+                "mnt: Can't mount overlay /tmp/.criu.mntns.? (id=?): No",
+                "mnt-v2: Can't mount at /tmp/.criu.mntns.?: No",
                 "fsnotify: Adding mask 0x20 on 0x0//proc/self/fd/? failed (-1)",
             ],
         );
