@@ -1,0 +1,265 @@
+//! Numbers and fields of watches, groups and marks, and lines of the wrong kind.
+
+use fsnotify::fdinfo::ErrorKind::{
+    BadHex, BadSeparator, FieldDuplicate, FieldMissing, FieldOrder, GroupDuplicate, GroupMissing,
+    IgnoredMask, MarkDuplicate, MixedKinds, Overflow, TrailingGarbage, UnknownField, UnknownLine,
+    UnknownMarkKind, WdDuplicate, WdRange,
+};
+
+use super::Lenient::{Accepts, Same};
+use super::Row;
+
+pub(super) const NUMBERS: &[Row] = &[
+    ("+inotify wd: ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:0x1 ino:5\n", BadHex, 5, 13, Same),
+    ("+inotify wd:A ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:1A ino:5\n", BadHex, 5, 13, Same),
+    ("+inotify wd:-1 ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:+1 ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:1_0 ino:5\n", BadHex, 5, 13, Same),
+    ("+inotify wd:g ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:01 ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:000000001 ino:5\n", BadHex, 5, 12, Same),
+    ("+inotify wd:100000000 ino:5\n", Overflow, 5, 12, Same),
+    ("+inotify wd:1 ino:00 sdev:6\n", BadHex, 5, 18, Same),
+    (
+        "+inotify wd:1 ino:10000000000000000 sdev:6\n",
+        Overflow,
+        5,
+        18,
+        Same,
+    ),
+    (
+        "+inotify wd:1 ino:00000000000000001 sdev:6\n",
+        BadHex,
+        5,
+        18,
+        Same,
+    ),
+    (
+        "+inotify wd:1 ino:5 sdev:100000000 mask:1\n",
+        Overflow,
+        5,
+        25,
+        Same,
+    ),
+    (
+        "+inotify wd:0 ino:5 sdev:6 mask:1 ignored_mask:0 \n",
+        WdRange,
+        5,
+        12,
+        Same,
+    ),
+    (
+        "+inotify wd:80000000 ino:5 sdev:6 mask:1 ignored_mask:0 \n",
+        WdRange,
+        5,
+        12,
+        Same,
+    ),
+    ("@x \n", BadHex, 5, 48, Same),
+    (
+        "+inotify wd:1 ino:5 sdev:6 mask:1 ignored_mask:2 \n",
+        IgnoredMask,
+        5,
+        47,
+        Accepts,
+    ),
+];
+
+pub(super) const FIELDS: &[Row] = &[
+    ("+inotify \n", FieldMissing, 5, 8, Same),
+    ("+inotify\n", FieldMissing, 5, 8, Same),
+    ("+inotify wd:1\n", FieldMissing, 5, 13, Same),
+    (
+        "+inotify wd:1 sdev:6 mask:1 ignored_mask:0 \n",
+        FieldMissing,
+        5,
+        14,
+        Same,
+    ),
+    ("+inotify wd:1 fhandle-bytes:8\n", FieldMissing, 5, 14, Same),
+    (
+        "+inotify wd:1 sdev:6 ino:5 mask:1 ignored_mask:0 \n",
+        FieldOrder,
+        5,
+        14,
+        Same,
+    ),
+    (
+        "+inotify wd:1 ino:5 ino:5 sdev:6\n",
+        FieldDuplicate,
+        5,
+        20,
+        Same,
+    ),
+    ("@ mask:1\n", FieldDuplicate, 5, 49, Same),
+    ("+inotify wd:1 inode:5 sdev:6\n", UnknownField, 5, 14, Same),
+    ("+inotify wd:1 five sdev:6\n", UnknownField, 5, 14, Same),
+    ("@ path:x\n", UnknownField, 5, 49, Same),
+    ("@ junk\n", TrailingGarbage, 5, 49, Same),
+    ("@\tjunk\n", BadSeparator, 5, 48, Same),
+    ("@\n", BadSeparator, 5, 48, Accepts),
+    ("@  \n", BadSeparator, 5, 48, Same),
+    (
+        "@ fhandle-bytes:8 fhandle-type:1 f_handle:c1090000d72b6ffa \n",
+        BadSeparator,
+        5,
+        105,
+        Accepts,
+    ),
+    (
+        "@ fhandle-bytes:8 fhandle-type:1 f_handle:c1090000d72b6ffa junk\n",
+        TrailingGarbage,
+        5,
+        106,
+        Same,
+    ),
+    (
+        "@ fhandle-bytes:8 fhandle-type:1 f_handle:c1090000d72b6ffa f_handle:00\n",
+        FieldDuplicate,
+        5,
+        106,
+        Same,
+    ),
+    ("+fanotify flags:0\n", FieldMissing, 5, 17, Same),
+    (
+        "+fanotify flags:0 event-flags:0 \n",
+        BadSeparator,
+        5,
+        31,
+        Accepts,
+    ),
+    (
+        "+fanotify flags:0 event-flags:0 more:1\n",
+        UnknownField,
+        5,
+        32,
+        Same,
+    ),
+    (
+        "*fanotify sdev:6 mflags:0 mask:1 ignored_mask:0 \n",
+        BadSeparator,
+        6,
+        47,
+        Accepts,
+    ),
+    (
+        "*fanotify sdev:6 mask:1 mflags:0 ignored_mask:0\n",
+        FieldOrder,
+        6,
+        17,
+        Same,
+    ),
+    (
+        "*fanotify sdev:6 mflags:0 mask:100000000 ignored_mask:0\n",
+        Overflow,
+        6,
+        31,
+        Accepts,
+    ),
+    (
+        "*fanotify sdev:6 mflags:0 mask:10000000000000000 ignored_mask:0\n",
+        Overflow,
+        6,
+        31,
+        Same,
+    ),
+];
+
+pub(super) const KINDS: &[Row] = &[
+    (
+        "*fanotify user_ns_id:7 mflags:0 mask:1 ignored_mask:0\n",
+        UnknownMarkKind,
+        6,
+        1,
+        Accepts,
+    ),
+    (
+        "*fanotify mnt_ns_id:7 mflags:0 mask:1 ignored_mask:0\n",
+        UnknownMarkKind,
+        6,
+        1,
+        Accepts,
+    ),
+    ("+inotify xd:1 ino:5\n", UnknownMarkKind, 5, 1, Accepts),
+    ("+fanotify user_ns_id:7\n", GroupMissing, 5, 1, Same),
+    ("+dnotify fd:1\n", UnknownLine, 5, 1, Accepts),
+    ("+inotifywd:1\n", UnknownLine, 5, 1, Accepts),
+    (
+        "+eventfd-count:                0\n",
+        UnknownLine,
+        5,
+        1,
+        Accepts,
+    ),
+    (
+        "+fanotify sdev:6 mflags:0 mask:1 ignored_mask:0\n",
+        GroupMissing,
+        5,
+        1,
+        Same,
+    ),
+    (
+        "*fanotify flags:0 event-flags:0\n",
+        GroupDuplicate,
+        6,
+        1,
+        Same,
+    ),
+    (
+        "*inotify wd:1 ino:5 sdev:6 mask:1 ignored_mask:0 \n",
+        MixedKinds,
+        6,
+        1,
+        Same,
+    ),
+    (
+        "@ \nfanotify flags:0 event-flags:0\n",
+        MixedKinds,
+        6,
+        1,
+        Same,
+    ),
+    (
+        "@ \ninotify wd:1 ino:6 sdev:6 mask:1 ignored_mask:0 \n",
+        WdDuplicate,
+        6,
+        12,
+        Same,
+    ),
+    (
+        "*fanotify sdev:6 mflags:0 mask:1 ignored_mask:0\n\
+         fanotify sdev:6 mflags:0 mask:2 ignored_mask:0\n",
+        MarkDuplicate,
+        7,
+        1,
+        Same,
+    ),
+    (
+        "*fanotify mnt_id:6 mflags:0 mask:1 ignored_mask:0\n\
+         fanotify mnt_id:6 mflags:0 mask:2 ignored_mask:0\n",
+        MarkDuplicate,
+        7,
+        1,
+        Same,
+    ),
+    (
+        "*fanotify mnt_ns:6 mflags:0 mask:1 ignored_mask:0\n\
+         fanotify mnt_ns:6 mflags:0 mask:2 ignored_mask:0\n",
+        MarkDuplicate,
+        7,
+        1,
+        Same,
+    ),
+    (
+        "*fanotify ino:5 sdev:6 mflags:0 mask:1 ignored_mask:0 fhandle-bytes:4 \
+         fhandle-type:1 f_handle:c1090000\n\
+         fanotify ino:5 sdev:6 mflags:0 mask:2 ignored_mask:0 fhandle-bytes:4 \
+         fhandle-type:1 f_handle:c1090000\n",
+        MarkDuplicate,
+        7,
+        1,
+        Same,
+    ),
+];
