@@ -122,6 +122,16 @@ impl EngineSpec {
             }
     }
 
+    /// Whether the subject has to be a program started in the sandbox. What a fork has mapped was
+    /// mapped outside, in a mount namespace that CRIU does not find in the sandbox.
+    #[must_use]
+    pub fn takes_programs_alone(&self) -> bool {
+        match self {
+            Self::Criu(_) | Self::Command(_) => true,
+            Self::Control | Self::Builtin | Self::Policies(_) | Self::Saboteur(_) => false,
+        }
+    }
+
     /// Why this engine cannot work on this machine; none if it can.
     #[must_use]
     pub fn lacks(&self) -> Option<String> {

@@ -109,7 +109,11 @@ impl<'a> Run<'a> {
         let (own_root, subject) = match job.flavour {
             Flavour::Host => {
                 let files = (plan.as_path(), log.as_path());
-                let subject = engine::start_subject(&Start::Fresh, files, &world.root, None)?;
+                let subject = if job.engine.takes_programs_alone() {
+                    engine::start_program(&myself, &[files.0, files.1], &world.root)?
+                } else {
+                    engine::start_subject(&Start::Fresh, files, &world.root, None)?
+                };
                 (None, subject)
             }
             Flavour::Ns => {
