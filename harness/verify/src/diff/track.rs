@@ -82,8 +82,8 @@ impl<'a> Track<'a> {
                     self.shared.insert((process.clone(), *fd), first.clone());
                 }
                 None => {
-                    self.unread
-                        .insert((process.clone(), *fd), unread.unwrap_or(0));
+                    let group = unread.map(|unread| ((process.clone(), *fd), unread));
+                    self.unread.extend(group);
                 }
             }
             for (tfd, _, data) in interest {
@@ -101,9 +101,21 @@ impl<'a> Track<'a> {
                 Fact::FanotifyEvent(event) => (event.fd, FANOTIFY_METADATA),
                 _ => return false,
             };
-            let group = fd.map(|fd| (None, fd)).or_else(|| self.reads.clone());
-            let group = group.map(|group| self.shared.get(&group).cloned().unwrap_or(group));
-            let left = group.and_then(|group| self.unread.get_mut(&group));
+            let left = match fd {
+                None => {
+                    let group = self.reads.clone();
+                    let group =
+                        group.map(|group| self.shared.get(&group).cloned().unwrap_or(group));
+                    group.and_then(|group| self.unread.get_mut(&group))
+                }
+                // At the end the queues of all processes are drained, the main process's first.
+                Some(fd) => {
+                    let all = self.unread.iter_mut();
+                    let same = all.filter(|((_, other), left)| *other == fd && **left >= size);
+                    same.min_by(|one, other| one.0.cmp(other.0))
+                        .map(|(_, left)| left)
+                }
+            };
             left.is_some_and(|left| {
                 let enough = *left >= size;
                 *left = left.saturating_sub(size);
