@@ -7,6 +7,7 @@ use std::path::Path;
 
 use notifreeze::case::LIMIT_MS;
 use notifreeze::engine::EngineSpec;
+use notifreeze::generate::ledger::Ledger;
 use notifreeze::generate::{self, Plan};
 
 /// The seed of every run that names none, so that a commit does not fail by chance; other seeds are
@@ -26,9 +27,11 @@ fn generated_scenarios_go_on_as_before() {
         engine: EngineSpec::Builtin,
         n_jobs: notifreeze::sandbox::n_jobs(),
         limit_ms: LIMIT_MS,
+        ledger: Ledger::default(),
+        n_failures: 1,
     };
     let outcome = generate::run(&plan, notifreeze, || ());
-    if let Some(failure) = &outcome.failure {
+    if let Some(failure) = outcome.failures.first() {
         panic!(
             "seed {seed}, case {}: {}\n{}",
             failure.case,

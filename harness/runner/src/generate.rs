@@ -5,9 +5,11 @@
 //! model of inotify, so each step makes sense where it stands, and no list of rolls is invalid. That
 //! is what lets a failing case shrink freely.
 
+pub mod ledger;
 mod rolls;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +24,7 @@ use verify::model::Settings;
 use crate::case::{self, Options, Report, Snapshot};
 use crate::engine::EngineSpec;
 use crate::suite::Case;
+use ledger::{Class, Judged, Ledger};
 
 pub use rolls::{Case as Rolls, Roll, rolls};
 pub use writer::write;
@@ -39,6 +42,10 @@ pub struct Plan {
     pub engine: EngineSpec,
     pub n_jobs: usize,
     pub limit_ms: u64,
+    /// Differences that do not count as failures; empty: all do.
+    pub ledger: Ledger,
+    /// Failures to make small before the run ends. Of one class there is one failure.
+    pub n_failures: usize,
 }
 
 /// What came of it.
@@ -47,7 +54,11 @@ pub struct Outcome {
     pub n_run: usize,
     pub n_skipped: usize,
     pub skip_reason: Option<String>,
-    pub failure: Option<Failure>,
+    /// Cases that differ in nothing that is not known.
+    pub n_known: usize,
+    /// How many cases differ in what a scenario names.
+    pub known: BTreeMap<String, usize>,
+    pub failures: Vec<Failure>,
     pub wall: Duration,
 }
 
@@ -57,9 +68,19 @@ pub struct Failure {
     pub case: usize,
     pub scenario: Scenario,
     pub report: Report,
+    /// What the ledger does not name.
+    pub class: Option<Class>,
 }
 
-/// Makes and runs cases until one fails.
+/// What threads learn together.
+struct Shared {
+    ledger: Ledger,
+    n_known: usize,
+    known: BTreeMap<String, usize>,
+    failures: Vec<Failure>,
+}
+
+/// Makes and runs cases until so many have failed as the plan says.
 #[must_use]
 pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcome {
     let started = Instant::now();
@@ -67,7 +88,12 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
     let stop = AtomicBool::new(false);
     let (n_run, n_skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let skip_reason = Mutex::new(None);
-    let failure = Mutex::new(None);
+    let shared = Mutex::new(Shared {
+        ledger: plan.ledger.clone(),
+        n_known: 0,
+        known: BTreeMap::new(),
+        failures: Vec::new(),
+    });
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(plan.shard.1, Ordering::Relaxed);
@@ -79,20 +105,47 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
             let report = try_out(&scenario, plan, notifreeze);
             n_run.fetch_add(1, Ordering::Relaxed);
             progress();
-            match &report.verdict {
-                Verdict::Pass | Verdict::Known(_) | Verdict::Fixed(_) => continue,
-                Verdict::Skip(reason) => {
-                    n_skipped.fetch_add(1, Ordering::Relaxed);
-                    *skip_reason.lock().expect("held for this only") = Some(reason.clone());
+            if let Verdict::Skip(reason) = &report.verdict {
+                n_skipped.fetch_add(1, Ordering::Relaxed);
+                *skip_reason.lock().expect("held for this only") = Some(reason.clone());
+                continue;
+            }
+            let ledger = shared.lock().expect(UNSHAKEN).ledger.clone();
+            let class = match blame(&ledger, &scenario, &report) {
+                Blame::Nothing => continue,
+                Blame::Known(names) => {
+                    let mut shared = shared.lock().expect(UNSHAKEN);
+                    shared.n_known += 1;
+                    for name in names {
+                        *shared.known.entry(name).or_default() += 1;
+                    }
                     continue;
                 }
-                Verdict::Fail(_) | Verdict::Broken(_) => {}
+                Blame::Engine(class) => class,
+            };
+            {
+                // Whoever finds the same while this is made small has found nothing new.
+                let mut shared = shared.lock().expect(UNSHAKEN);
+                if let Some(class) = &class {
+                    shared.ledger.add(class.clone(), &format!("case {index}"));
+                }
+                if plan.n_failures == 1 && stop.swap(true, Ordering::Relaxed) {
+                    return;
+                }
             }
-            if stop.swap(true, Ordering::Relaxed) {
-                return;
+            let first = (scenario, report);
+            let small = shrink(
+                &mut *tree,
+                first,
+                (plan, &ledger),
+                (index, notifreeze),
+                class,
+            );
+            let mut shared = shared.lock().expect(UNSHAKEN);
+            shared.failures.push(small);
+            if shared.failures.len() >= plan.n_failures {
+                stop.store(true, Ordering::Relaxed);
             }
-            let small = shrink(&mut *tree, scenario, report, plan, (index, notifreeze));
-            *failure.lock().expect("held for this only") = Some(small);
         }
     };
     std::thread::scope(|scope| {
@@ -100,12 +153,38 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
             scope.spawn(work);
         }
     });
+    let mut shared = shared.into_inner().expect("no thread panicked");
+    shared.failures.sort_by_key(|failure| failure.case);
     Outcome {
         n_run: n_run.into_inner(),
         n_skipped: n_skipped.into_inner(),
         skip_reason: skip_reason.into_inner().expect("no thread panicked"),
-        failure: failure.into_inner().expect("no thread panicked"),
+        n_known: shared.n_known,
+        known: shared.known,
+        failures: shared.failures,
         wall: started.elapsed(),
+    }
+}
+
+const UNSHAKEN: &str = "no thread panics while it holds this";
+
+/// Whom the outcome of a case speaks against.
+enum Blame {
+    Nothing,
+    Known(std::collections::BTreeSet<String>),
+    /// With a ledger, by what it does not name.
+    Engine(Option<Class>),
+}
+
+fn blame(ledger: &Ledger, scenario: &Scenario, report: &Report) -> Blame {
+    match &report.verdict {
+        Verdict::Pass | Verdict::Known(_) | Verdict::Fixed(_) | Verdict::Skip(_) => Blame::Nothing,
+        Verdict::Fail(_) if !ledger.is_empty() => match ledger.judge(scenario, report) {
+            Judged::Alike => Blame::Nothing,
+            Judged::Known(names) => Blame::Known(names),
+            Judged::New(class) => Blame::Engine(Some(class)),
+        },
+        Verdict::Fail(_) | Verdict::Broken(_) => Blame::Engine(None),
     }
 }
 
@@ -155,17 +234,20 @@ fn try_out(scenario: &Scenario, plan: &Plan, notifreeze: &Path) -> Report {
 /// First the rolls shrink, then single steps are left out.
 fn shrink(
     tree: &mut dyn ValueTree<Value = Rolls>,
-    scenario: Scenario,
-    report: Report,
-    plan: &Plan,
+    mut best: (Scenario, Report),
+    (plan, ledger): (&Plan, &Ledger),
     (index, notifreeze): (usize, &Path),
+    class: Option<Class>,
 ) -> Failure {
-    let mut best = (scenario, report);
     let mut n_left = MAX_SHRINKS;
     let fails = |scenario: &Scenario, best: &mut (Scenario, Report), n_left: &mut usize| {
         *n_left -= 1;
         let report = try_out(scenario, plan, notifreeze);
-        let is_same_kind = report.verdict.word() == best.1.verdict.word();
+        let is_same_kind = report.verdict.word() == best.1.verdict.word()
+            && match blame(ledger, scenario, &report) {
+                Blame::Engine(found) => found == class,
+                Blame::Nothing | Blame::Known(_) => false,
+            };
         if is_same_kind {
             *best = (scenario.clone(), report);
         }
@@ -197,6 +279,7 @@ fn shrink(
         case: index,
         scenario: best.0,
         report: best.1,
+        class,
     }
 }
 
@@ -279,6 +362,16 @@ mod tests {
             "O_ASYNC",
             "setxattr(",
             "chdir(",
+            "mount(\"tmpfs\"",
+            "umount2(",
+            "S_IFIFO",
+            "O_RDWR|O_NONBLOCK",
+            "fanotify_init(FAN_CLASS_NOTIF|FAN_NONBLOCK, ",
+            "FAN_MARK_MOUNT",
+            "<unfinished ...>",
+            "{response=FAN_DENY}",
+            "= -1 EBUSY",
+            "= -1 EXDEV",
         ] {
             let n_with = texts.iter().filter(|text| text.contains(word)).count();
             assert!(n_with > 0, "no case of 500 has {word}");

@@ -5,11 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 
-use crate::case::LIMIT_MS;
-use crate::engine::EngineSpec;
+use crate::case::{LIMIT_MS, Report};
+use crate::engine::{Criu, EngineSpec, Flavour};
+use crate::generate::ledger::Ledger;
 use crate::generate::{self, Failure, Outcome, Plan};
 use crate::report::Results;
-use crate::suite::Case;
+use crate::suite::{self, Case};
 
 /// What to make.
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,19 @@ pub(super) struct Args {
     /// How to cut; `control` holds the kernel against the model and cuts nothing.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
+    /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
+    #[arg(long, value_name = "PROGRAM")]
+    criu_bin: Option<PathBuf>,
+    /// Where the subject of the engine `criu` lives.
+    #[arg(long, value_name = "FLAVOUR", value_enum, default_value_t = Flavour::Host)]
+    criu_flavour: Flavour,
+    /// Scenarios, or folders of them, that are known to differ under the engine: what differs as they
+    /// do is counted and is no failure.
+    #[arg(long, value_name = "SCENARIO", num_args = 1..)]
+    known: Vec<PathBuf>,
+    /// End at the N-th failure. With `--known` each is of another class.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    failures: usize,
     /// Only every N-th case, from the I-th on (from 1).
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = parse_shard)]
     shard: (usize, usize),
@@ -59,16 +73,38 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         }
         return Ok(crate::EXIT_OK);
     }
+    let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
+    let engine = match (&args.engine, &args.criu_bin) {
+        (EngineSpec::Criu(criu), program) => EngineSpec::Criu(Criu {
+            flavour: args.criu_flavour,
+            ..match program {
+                Some(program) => Criu::at(program.clone()),
+                None => criu.clone(),
+            }
+        }),
+        (engine, _) => engine.clone(),
+    };
+    let (known, unreadable) = match args.known.as_slice() {
+        [] => (Vec::new(), Vec::new()),
+        known => suite::select(known, None)?,
+    };
+    if super::report_unreadable(&unreadable) != crate::EXIT_OK {
+        return Ok(crate::EXIT_USAGE);
+    }
     let plan = Plan {
         seed,
         n_cases,
         shard,
-        engine: args.engine.clone(),
+        ledger: Ledger::learn(&known, &engine, &notifreeze)?,
+        n_failures: args.failures.max(1),
+        engine,
         n_jobs: args.jobs.unwrap_or_else(crate::sandbox::n_jobs).max(1),
         limit_ms: LIMIT_MS,
     };
-    let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
     anstream::println!("seed {seed}");
+    if !plan.ledger.is_empty() {
+        anstream::println!("{} classes of differences are known", plan.ledger.len());
+    }
     let bar = ProgressBar::new((n_cases.saturating_sub(shard.0)).div_ceil(shard.1) as u64);
     let outcome = generate::run(&plan, &notifreeze, || bar.inc(1));
     bar.finish_and_clear();
@@ -77,10 +113,15 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     for path in &args.report {
         crate::report::write(path, &results)?;
     }
-    match &outcome.failure {
-        Some(failure) => report(failure, &plan, args),
-        None => Ok(crate::EXIT_OK),
+    let mut code = crate::EXIT_OK;
+    for (index, failure) in outcome.failures.iter().enumerate() {
+        let out = args.out.as_ref().map(|path| match index {
+            0 => path.clone(),
+            _ => path.with_extension(format!("{}.scn", index + 1)),
+        });
+        code = code.max(report(failure, &plan, out)?);
     }
+    Ok(code)
 }
 
 fn summary(outcome: &Outcome, plan: &Plan) -> String {
@@ -90,17 +131,23 @@ fn summary(outcome: &Outcome, plan: &Plan) -> String {
         "{} cases under {} in {seconds:.1} s, {rate:.0} a second, {} failed",
         outcome.n_run,
         plan.engine,
-        usize::from(outcome.failure.is_some())
+        outcome.failures.len()
     );
+    if outcome.n_known > 0 {
+        summary += &format!(", {} differ as is known", outcome.n_known);
+    }
     if let Some(reason) = &outcome.skip_reason {
         summary += &format!(", {} skipped: {reason}", outcome.n_skipped);
+    }
+    for (name, n_cases) in &outcome.known {
+        summary += &format!("\n{n_cases:>6} {name}");
     }
     summary
 }
 
 /// Only the case that failed is told of; the others are counted.
 fn results(outcome: &Outcome) -> Results {
-    let told = outcome.failure.as_ref().map(|failure| {
+    let told = outcome.failures.iter().map(|failure| {
         let name = failure.report.name.clone();
         let path = PathBuf::from(format!("{name}.scn"));
         let scenario = failure.scenario.clone();
@@ -113,6 +160,7 @@ fn results(outcome: &Outcome) -> Results {
             &failure.report,
         )
     });
+    let told: Vec<(Case, &Report)> = told.collect();
     let pairs = told.iter().map(|(case, report)| (case, *report));
     let mut results = Results::of(pairs, outcome.wall);
     results.counts.pass += outcome.n_run - results.cases.len().min(outcome.n_run);
@@ -120,12 +168,15 @@ fn results(outcome: &Outcome) -> Results {
     results
 }
 
-fn report(failure: &Failure, plan: &Plan, args: &Args) -> Result<u8, String> {
+fn report(failure: &Failure, plan: &Plan, out: Option<PathBuf>) -> Result<u8, String> {
     let text = scenario::print(&failure.scenario);
     anstream::println!("\n{}", failure.report.details());
+    if let Some(class) = &failure.class {
+        anstream::println!("\nnot known: {class}");
+    }
     anstream::println!("\nthe smallest scenario that was found:\n\n{text}");
     let options = plan.engine.options();
-    if let Some(path) = &args.out {
+    if let Some(path) = &out {
         std::fs::write(path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
         anstream::println!("repeat: notifreeze run {} {options}", path.display());
     }

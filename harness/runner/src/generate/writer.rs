@@ -5,7 +5,9 @@
 mod fanotify;
 mod files;
 mod groups;
+mod mounts;
 mod names;
+mod permission;
 mod processes;
 
 use scenario::{Arg, Bytes, Call, Expect, Name, Outcome, Phase, Requirement, Scenario, Step};
@@ -28,9 +30,12 @@ pub fn write(case: &Case, settings: Settings) -> Scenario {
         groups: Vec::new(),
         watches: Vec::new(),
         fanotify_groups: Vec::new(),
+        listeners: Vec::new(),
+        fifos: Vec::new(),
         sets: Vec::new(),
         children: Vec::new(),
         n_names: 0,
+        uncut: Vec::new(),
     };
     writer.begin();
     for roll in &case.rolls {
@@ -41,6 +46,8 @@ pub fn write(case: &Case, settings: Settings) -> Scenario {
         .cuts
         .iter()
         .map(|cut| usize::from(*cut) * (n_steps + 1) / 256)
+        .map(|place| (place..).find(|place| !writer.uncut.contains(place)))
+        .map(|place| place.expect("the last step has an end"))
         .collect();
     places.sort_unstable();
     let scenario = Scenario {
@@ -53,6 +60,7 @@ pub fn write(case: &Case, settings: Settings) -> Scenario {
     scenario
 }
 
+#[derive(Clone)]
 struct Writer {
     model: Model,
     steps: Vec<Step>,
@@ -63,10 +71,16 @@ struct Writer {
     watches: Vec<(Name, i64)>,
     /// Groups of fanotify of each process.
     fanotify_groups: Vec<(Option<Name>, Name)>,
+    /// Groups of the main process that are asked for permission.
+    listeners: Vec<Name>,
+    /// Open fifos of each process.
+    fifos: Vec<(Option<Name>, Name)>,
     /// Descriptors of epoll, of the main process.
     sets: Vec<Name>,
     children: Vec<Name>,
     n_names: usize,
+    /// Steps that no cut stands before.
+    uncut: Vec<usize>,
 }
 
 impl Writer {
@@ -83,7 +97,7 @@ impl Writer {
     /// Adds the step that a roll stands for, if the world allows one.
     fn roll(&mut self, roll: Roll) {
         let process = self.process(roll);
-        match roll.call % 96 {
+        match roll.call % 112 {
             0..=11 => self.open(process, roll),
             12..=17 => self.close(process, roll),
             18..=24 => self.write_or_read(process, roll),
@@ -110,6 +124,11 @@ impl Writer {
             87..=89 => self.fanotify_read(process, roll),
             90..=91 => self.fork(),
             92..=93 => self.exit(roll),
+            94..=97 => self.mount(process, roll),
+            98..=99 => self.umount(process, roll),
+            100..=104 => self.fifo(process, roll),
+            105..=106 => self.fanotify_init_with_files(process, roll),
+            107..=109 => self.ask_permission(roll),
             _ => self.flood(roll),
         }
     }
@@ -183,9 +202,6 @@ impl Writer {
 
     /// Adds a step if the model knows it and it succeeds; its result, 0 where it has none.
     ///
-    /// Two states are kept out, since they cannot be kept across a cut: a next wd that is in use
-    /// (`scenarios/inotify/cursor-at_busy_number_freed.scn`), and an event at the end of a queue that
-    /// tells of an inode number (`scenarios/inotify/queue-tmpfile_merges_with_tail.scn`).
     fn step(
         &mut self,
         process: Option<Name>,
@@ -200,7 +216,7 @@ impl Writer {
             Some(Outcome::None) | None => 0,
             Some(Outcome::Errno(_)) => return None,
         };
-        if model.has_next_wd_in_use() || model.has_unread_without_name() {
+        if has_to_be_kept_out(&model) {
             return None;
         }
         self.model = model;
@@ -209,26 +225,37 @@ impl Writer {
     }
 }
 
+/// Three states are kept out, since they cannot be kept across a cut: a next wd that is in use
+/// (`scenarios/inotify/cursor-at_busy_number_freed.scn`), an event at the end of a queue that tells of
+/// an inode number (`scenarios/inotify/queue-tmpfile_merges_with_tail.scn`), and a mount that no path
+/// leads into (`scenarios/inotify/mount-covered_refused.scn`).
+fn has_to_be_kept_out(model: &Model) -> bool {
+    model.has_next_wd_in_use() || model.has_unread_without_name() || model.has_covered_mount()
+}
+
+const FAN_MARK_MOUNT: u64 = 0x10;
 const FAN_MARK_FILESYSTEM: u64 = 0x100;
+const FAN_REPORT_FID: u64 = 0x200;
 
 /// What the machine has to have for these steps.
 fn requires(steps: &[Step]) -> Vec<Requirement> {
     let words = [
         (Call::FanotifyInit, "fanotify"),
         (Call::Setxattr, "user_xattr"),
+        (Call::Mount, "mount"),
     ];
     let needed = words.iter().filter(|(call, _)| {
         let mut calls = steps.iter().map(|step| step.call);
         calls.any(|it| it == *call)
     });
-    // In a user namespace of its own anybody may have such a mark, but not before Linux 6.16.
-    let filesystem = steps.iter().any(|step| {
-        let flags = step.args.get(1);
-        let on_filesystem =
-            |flags: &Arg| matches!(flags, Arg::Flags(_, flags) if flags & FAN_MARK_FILESYSTEM != 0);
-        step.call == Call::FanotifyMark && flags.is_some_and(on_filesystem)
+    // In a user namespace of its own anybody may mark a filesystem, but not before Linux 6.16.
+    // A group that reports files, or is asked for permission, is root's as well.
+    let is_roots = steps.iter().any(|step| match step.call {
+        Call::FanotifyMark => step.flags(1) & (FAN_MARK_FILESYSTEM | FAN_MARK_MOUNT) != 0,
+        Call::FanotifyInit => step.flags(0) & FAN_REPORT_FID == 0,
+        _ => false,
     });
-    filesystem
+    is_roots
         .then_some("root")
         .into_iter()
         .chain(needed.map(|(_, word)| *word))

@@ -1,6 +1,7 @@
 //! The calls of the model: what each does to the tree, and whom it tells.
 
 mod descriptor;
+mod mounts;
 mod names;
 mod notify;
 mod walk;
@@ -31,8 +32,10 @@ const EBUSY: Stop = Stop::Errno(16);
 const EEXIST: Stop = Stop::Errno(17);
 const ENOTDIR: Stop = Stop::Errno(20);
 const EISDIR: Stop = Stop::Errno(21);
+const EXDEV: Stop = Stop::Errno(18);
 const EINVAL: Stop = Stop::Errno(22);
 const ENOTTY: Stop = Stop::Errno(25);
+const ESPIPE: Stop = Stop::Errno(29);
 const ENAMETOOLONG: Stop = Stop::Errno(36);
 const ENOTEMPTY: Stop = Stop::Errno(39);
 const ELOOP: Stop = Stop::Errno(40);
@@ -52,7 +55,20 @@ pub struct Model {
     last_cookie: u32,
     /// Cookies in the order in which they were read.
     cookies_read: Vec<u32>,
+    /// Calls that wait for the answer of a permission listener, and whether they have been denied.
+    waiting: BTreeMap<Name, Waiting>,
+    /// Whether a group of fanotify may keep files open.
+    keeps_files: bool,
+    /// Dentries that have come to their end.
+    n_ended: usize,
     settings: Settings,
+}
+
+/// A call of a child that has begun.
+#[derive(Clone, Debug)]
+struct Waiting {
+    step: Step,
+    is_denied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +121,9 @@ impl Model {
             bindings: BTreeMap::new(),
             last_cookie: 0,
             cookies_read: Vec::new(),
+            waiting: BTreeMap::new(),
+            keeps_files: false,
+            n_ended: 0,
             settings,
         }
     }
@@ -115,11 +134,17 @@ impl Model {
     ///
     /// What the model knows nothing of; the model is of no use after that.
     pub fn step(&mut self, step: &Step) -> Result<Predicted, &'static str> {
-        if step.phase != Phase::Whole {
-            return Err("a call that blocks");
-        }
         let mut predicted = Predicted::default();
-        match self.call(step, &mut predicted.events) {
+        let n_ended = self.n_ended;
+        let done = match step.phase {
+            Phase::Whole => self.call(step, &mut predicted.events),
+            Phase::Unfinished => self.begin(step),
+            Phase::Resumed => self.resume(step),
+        };
+        if self.keeps_files && self.n_ended > n_ended {
+            return Err("the end of a file that an unread event may keep open");
+        }
+        match done {
             Ok(outcome) => {
                 if let (Expect::Bind(name), Some(Outcome::Value(value))) = (&step.expect, outcome) {
                     self.bindings.insert(name.clone(), value);
@@ -145,6 +170,12 @@ impl Model {
         self.groups.iter().flatten().any(Group::ends_without_name)
     }
 
+    /// Whether a mount is covered by another, so that no path leads into it.
+    #[must_use]
+    pub fn has_covered_mount(&self) -> bool {
+        self.tree.has_covered_mount()
+    }
+
     /// Takes what every group has queued, in the order of the main process's descriptors, then of
     /// the children's.
     pub(super) fn drain_all(&mut self) -> Vec<Event> {
@@ -165,6 +196,45 @@ impl Model {
         events
     }
 
+    /// A call that waits for permission has done nothing yet.
+    fn begin(&mut self, step: &Step) -> Done<Option<Outcome>> {
+        let process = step.process.clone();
+        let process = process.ok_or(Stop::Beyond("the main process waits"))?;
+        let (step, is_denied) = (step.clone(), false);
+        self.waiting.insert(process, Waiting { step, is_denied });
+        Ok(None)
+    }
+
+    /// The one call that waits is answered.
+    fn answer(&mut self, step: &Step) -> Done<Option<Outcome>> {
+        const FAN_DENY: u32 = 2;
+        let mut waiting = self.waiting.values_mut();
+        let (Some(Arg::Response(response)), Some(only), None) =
+            (step.args.get(1), waiting.next(), waiting.next())
+        else {
+            return Err(Stop::Beyond("an answer to one of several"));
+        };
+        only.is_denied |= *response & 3 == FAN_DENY;
+        Ok(None)
+    }
+
+    fn resume(&mut self, step: &Step) -> Done<Option<Outcome>> {
+        let waiting = step
+            .process
+            .as_ref()
+            .and_then(|name| self.waiting.remove(name));
+        let Waiting { step, is_denied } =
+            waiting.ok_or(Stop::Beyond("a call that did not begin"))?;
+        if is_denied {
+            return Err(EPERM);
+        }
+        let whole = Step {
+            phase: Phase::Whole,
+            ..step
+        };
+        self.call(&whole, &mut Vec::new())
+    }
+
     /// The result; none where the model has no opinion of it.
     fn call(&mut self, step: &Step, events: &mut Vec<Event>) -> Done<Option<Outcome>> {
         let value = match step.call {
@@ -174,6 +244,10 @@ impl Model {
             Call::Wait4 => return Ok(None),
             Call::Read if self.is_fanotify(step)? => return Ok(None),
             Call::Read => self.read(step, events)?,
+            Call::Write if matches!(step.args.get(1), Some(Arg::Response(_))) => {
+                self.opened(step, 0)?;
+                return self.answer(step);
+            }
             Call::Getdents64 => {
                 self.getdents(step)?;
                 return Ok(None);
@@ -227,7 +301,8 @@ impl Model {
             Call::Chdir => self.chdir(step),
             Call::Flood => self.flood(step),
             Call::FanotifyInit => self.fanotify_init(step),
-            Call::Mount | Call::Umount2 => Err(Stop::Beyond("a mount")),
+            Call::Mount => self.mount(step),
+            Call::Umount2 => self.umount(step),
             // The caller has these.
             Call::Checkpoint
             | Call::Look

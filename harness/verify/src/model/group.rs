@@ -160,7 +160,8 @@ impl Group {
         if watch.is_excl_unlink && happening.is_of_unlinked {
             return;
         }
-        if watch.mask & happening.mask & Mask::ALL_EVENTS.0 == 0 {
+        let asked = watch.mask | Mask::UNMOUNT.0;
+        if asked & happening.mask & (Mask::ALL_EVENTS.0 | Mask::UNMOUNT.0) == 0 {
             return;
         }
         // The bit is younger than these two events, and programs would not expect it.

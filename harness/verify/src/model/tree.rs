@@ -23,13 +23,28 @@ pub(super) enum Kind {
     },
     Directory,
     Symlink(Vec<u8>),
-    /// Fifo, socket or device.
+    Fifo {
+        n_unread: usize,
+    },
+    /// Socket or device.
     Special,
 }
+
+impl Kind {
+    /// Whether reads and writes are none of its directory's business (`d_is_special`).
+    pub(super) fn is_special(&self) -> bool {
+        matches!(self, Self::Fifo { .. } | Self::Special)
+    }
+}
+
+/// A filesystem, by the root that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FilesystemId(usize);
 
 #[derive(Clone, Debug)]
 pub(super) struct Inode {
     pub(super) kind: Kind,
+    pub(super) filesystem: FilesystemId,
     /// Names; 0 for what is removed. A directory has one.
     pub(super) n_links: u32,
     pub(super) xattrs: BTreeSet<Vec<u8>>,
@@ -55,6 +70,9 @@ pub(super) struct Dentry {
 pub(super) struct Tree {
     inodes: Vec<Inode>,
     dentries: Vec<Dentry>,
+    n_filesystems: usize,
+    /// The root of what is mounted on a dentry.
+    mounts: BTreeMap<DentryId, DentryId>,
 }
 
 impl Tree {
@@ -64,22 +82,103 @@ impl Tree {
         let mut tree = Self {
             inodes: Vec::new(),
             dentries: Vec::new(),
+            n_filesystems: 0,
+            mounts: BTreeMap::new(),
         };
-        let inode = tree.new_inode(Kind::Directory);
-        tree.dentries.push(Dentry {
-            parent: Self::ROOT,
+        tree.new_filesystem();
+        tree
+    }
+
+    /// The root of an empty filesystem.
+    fn new_filesystem(&mut self) -> DentryId {
+        let filesystem = FilesystemId(self.n_filesystems);
+        self.n_filesystems += 1;
+        let inode = self.new_inode(Kind::Directory, filesystem);
+        let root = DentryId(self.dentries.len());
+        self.dentries.push(Dentry {
+            parent: root,
             name: Vec::new(),
             inode,
             is_hashed: true,
             n_refs: 1,
             children: BTreeMap::new(),
         });
-        tree
+        root
     }
 
-    pub(super) fn new_inode(&mut self, kind: Kind) -> InodeId {
+    /// Mounts an empty filesystem on a directory.
+    pub(super) fn mount(&mut self, on: DentryId) {
+        let root = self.new_filesystem();
+        self.take(on);
+        self.mounts.insert(on, root);
+    }
+
+    /// Takes a mount away; the directory that it was on.
+    pub(super) fn unmount(&mut self, root: DentryId) -> Option<DentryId> {
+        let on = self.mounted_on(root)?;
+        self.mounts.remove(&on);
+        Some(on)
+    }
+
+    /// The directory that a root is mounted on.
+    pub(super) fn mounted_on(&self, root: DentryId) -> Option<DentryId> {
+        let mut mounts = self.mounts.iter();
+        mounts.find(|(_, found)| **found == root).map(|(on, _)| *on)
+    }
+
+    pub(super) fn is_mountpoint(&self, id: DentryId) -> bool {
+        self.mounts.contains_key(&id)
+    }
+
+    /// Whether some mount is covered by another: no path leads into it.
+    pub(super) fn has_covered_mount(&self) -> bool {
+        self.mounts.iter().any(|(on, root)| {
+            let mut id = *on;
+            let mut is_covered = self.is_mountpoint(*root);
+            loop {
+                let parent = self.dentry(id).parent;
+                if parent != id {
+                    id = parent;
+                    is_covered |= self.is_mountpoint(id);
+                    continue;
+                }
+                match self.mounted_on(id) {
+                    Some(below) => id = below,
+                    None => return is_covered,
+                }
+            }
+        })
+    }
+
+    /// Whether something is mounted in a filesystem.
+    pub(super) fn has_mounts(&self, filesystem: FilesystemId) -> bool {
+        let mut mountpoints = self.mounts.keys();
+        mountpoints.any(|on| self.filesystem_of(*on) == filesystem)
+    }
+
+    /// What a path that leads here shows: the root of what is mounted on top.
+    pub(super) fn top(&self, mut id: DentryId) -> DentryId {
+        while let Some(root) = self.mounts.get(&id) {
+            id = *root;
+        }
+        id
+    }
+
+    pub(super) fn filesystem_of(&self, id: DentryId) -> FilesystemId {
+        self.inode(self.inode_of(id)).filesystem
+    }
+
+    /// The inodes of a filesystem, newest first (`inode_sb_list_add`).
+    pub(super) fn inodes_of(&self, filesystem: FilesystemId) -> Vec<InodeId> {
+        let ids = (0..self.inodes.len()).rev().map(InodeId);
+        ids.filter(|id| self.inode(*id).filesystem == filesystem)
+            .collect()
+    }
+
+    pub(super) fn new_inode(&mut self, kind: Kind, filesystem: FilesystemId) -> InodeId {
         self.inodes.push(Inode {
             kind,
+            filesystem,
             n_links: 1,
             xattrs: BTreeSet::new(),
             is_linkable: false,
@@ -125,10 +224,11 @@ impl Tree {
             if id == ancestor {
                 return true;
             }
-            if id == Self::ROOT {
+            let parent = self.dentry(id).parent;
+            if id == parent {
                 return false;
             }
-            id = self.dentry(id).parent;
+            id = parent;
         }
     }
 
@@ -150,7 +250,8 @@ impl Tree {
 
     /// A regular file that has no name, in a directory.
     pub(super) fn attach_unnamed(&mut self, parent: DentryId, is_linkable: bool) -> DentryId {
-        let inode = self.new_inode(Kind::Regular { size: 0 });
+        let filesystem = self.filesystem_of(parent);
+        let inode = self.new_inode(Kind::Regular { size: 0 }, filesystem);
         *self.inode_mut(inode) = Inode {
             n_links: 0,
             is_linkable,

@@ -1,8 +1,8 @@
 //! Steps on groups of fanotify. What they give is compared with control alone: the model keeps out
 //! of fanotify.
 //!
-//! All of them report handles. An unread event with a descriptor in it keeps a file open, of which
-//! the model of inotify cannot know; scenarios written by hand have those, and permission events.
+//! Most report handles. An unread event of one that does not keeps a file open, of which the model of
+//! inotify cannot know: where there is such a group, no file comes to its end.
 
 use scenario::{Arg, Call, FlagSet, Name};
 
@@ -13,9 +13,9 @@ const MAX_GROUPS: usize = 2;
 /// `FAN_CLASS_NOTIF|FAN_NONBLOCK` with `FAN_REPORT_FID`, and with directory, name and target.
 const INIT_FLAGS: [u64; 4] = [0x202, 0xe02, 0x602, 0x1e02];
 /// `FAN_MARK_ADD` on an inode, ...
-const MARK_FLAGS: [u64; 10] = [
-    0x1, 0x1, 0x1,   // on the filesystem,
-    0x101, // on directories only, on links themselves,
+const MARK_FLAGS: [u64; 11] = [
+    0x1, 0x1, 0x1, // on the filesystem, on the mount,
+    0x101, 0x11, // on directories only, on links themselves,
     0x9, 0x5, // to be ignored in either way,
     0x461, 0x61,  // to be forgotten with the inode,
     0x201, // and `FAN_MARK_REMOVE`.
@@ -47,6 +47,24 @@ impl Writer {
         {
             self.fanotify_groups.push((process.clone(), name));
             // A group without a mark is a bore.
+            self.fanotify_mark(process, roll);
+        }
+    }
+
+    /// A group whose events bring descriptors.
+    pub(super) fn fanotify_init_with_files(&mut self, process: Option<Name>, roll: Roll) {
+        const FAN_NONBLOCK: u64 = 0x2;
+        if self.fanotify_groups.len() == MAX_GROUPS {
+            return self.fanotify_read(process, roll);
+        }
+        let name = self.new_name("m");
+        let args = vec![
+            Arg::Flags(FlagSet::FanotifyInit, FAN_NONBLOCK),
+            Arg::Flags(FlagSet::Open, 0),
+        ];
+        let made = self.bind(process.clone(), Call::FanotifyInit, args, &name);
+        if made.is_some() {
+            self.fanotify_groups.push((process.clone(), name));
             self.fanotify_mark(process, roll);
         }
     }

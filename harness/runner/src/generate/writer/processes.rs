@@ -36,7 +36,13 @@ impl Writer {
                 own.map(|(_, fd)| (Some(name.clone()), fd.clone()))
                     .collect()
             };
-            for list in [&mut self.files, &mut self.groups, &mut self.fanotify_groups] {
+            let lists = [
+                &mut self.files,
+                &mut self.groups,
+                &mut self.fanotify_groups,
+                &mut self.fifos,
+            ];
+            for list in lists {
                 let inherited = of_main(list);
                 list.extend(inherited);
             }
@@ -53,7 +59,13 @@ impl Writer {
             .push(process.clone(), Call::ExitGroup, vec![Arg::Int(0)])
             .is_some()
         {
-            for list in [&mut self.files, &mut self.groups, &mut self.fanotify_groups] {
+            let lists = [
+                &mut self.files,
+                &mut self.groups,
+                &mut self.fanotify_groups,
+                &mut self.fifos,
+            ];
+            for list in lists {
                 list.retain(|(owner, _)| *owner != process);
             }
             self.children.retain(|child| *child != name);

@@ -8,15 +8,17 @@ use super::super::tree::{DentryId, Kind};
 use super::notify::{ACCESS, ATTRIB, By, CLOSE_NOWRITE, CLOSE_WRITE, CREATE, MODIFY, OPEN};
 use super::walk::{Found, Last, LastName};
 use super::{
-    Done, EAGAIN, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTTY, EOPNOTSUPP, Model,
-    OpenFile, Opened, Stop, content, size,
+    Done, EAGAIN, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTTY, EOPNOTSUPP,
+    ESPIPE, Model, OpenFile, Opened, Stop, content, size,
 };
 
 const O_ACCMODE: u64 = 3;
+const O_RDWR: u64 = 2;
 const O_CREAT: u64 = 0o100;
 const O_EXCL: u64 = 0o200;
 const O_TRUNC: u64 = 0o1_000;
 const O_APPEND: u64 = 0o2_000;
+const O_NONBLOCK: u64 = 0o4_000;
 const O_DIRECTORY: u64 = 0o200_000;
 const O_NOFOLLOW: u64 = 0o400_000;
 const O_PATH: u64 = 0o10_000_000;
@@ -47,14 +49,15 @@ impl Model {
         let last = if keep { Last::Keep } else { Last::Follow };
         let found = self.walk(step, dir_at, path_at, last)?;
         let dentry = match found.dentry {
-            Some(dentry) => self.open_existing(&found, dentry, flags)?,
+            Some(_) => self.open_existing(&found, self.shown(&found)?, flags)?,
             None => self.open_new(&found, flags)?,
         };
         let fd = self.install(step, Opened::Dentry(dentry), flags)?;
         self.tree.take(dentry);
         if flags & O_PATH == 0 {
             self.tell_with_parent(dentry, OPEN, By::Path);
-            let is_cut = flags & O_TRUNC != 0 && found.dentry.is_some();
+            let is_regular = matches!(self.tree.kind_of(dentry), Kind::Regular { .. });
+            let is_cut = flags & O_TRUNC != 0 && found.dentry.is_some() && is_regular;
             if is_cut {
                 self.set_size(dentry, 0);
                 self.tell_with_parent(dentry, MODIFY, By::Dentry);
@@ -108,7 +111,12 @@ impl Model {
         match kind {
             Kind::Symlink(_) => Err(ELOOP),
             Kind::Directory if flags & O_ACCMODE != 0 || flags & O_TRUNC != 0 => Err(EISDIR),
-            Kind::Special => Err(Stop::Beyond("opening a fifo, a socket or a device")),
+            // Any other way to open a fifo may wait for its other end.
+            Kind::Fifo { .. } if flags & (O_ACCMODE | O_NONBLOCK) == O_RDWR | O_NONBLOCK => {
+                Ok(dentry)
+            }
+            Kind::Fifo { .. } => Err(Stop::Beyond("opening one end of a fifo")),
+            Kind::Special => Err(Stop::Beyond("opening a socket or a device")),
             Kind::Directory | Kind::Regular { .. } => Ok(dentry),
         }
     }
@@ -134,7 +142,8 @@ impl Model {
         if !self.tree.dentry(parent).is_hashed {
             return Err(ENOENT);
         }
-        let inode = self.tree.new_inode(kind);
+        let filesystem = self.tree.filesystem_of(parent);
+        let inode = self.tree.new_inode(kind, filesystem);
         let dentry = self.tree.attach(parent, name, inode);
         self.tell_directory(parent, name, inode, CREATE, 0);
         Ok(dentry)
@@ -183,12 +192,57 @@ impl Model {
                         CLOSE_NOWRITE
                     };
                     self.tell_with_parent(dentry, mask, By::Path);
+                    self.empty_fifo(dentry);
                 }
                 self.put_dentry(dentry);
             }
             Opened::Group(group) => self.groups[group] = None,
             Opened::Fanotify | Opened::Other => {}
         }
+    }
+
+    /// What a fifo holds goes with the last file that it is open by.
+    fn empty_fifo(&mut self, dentry: DentryId) {
+        let inode = self.tree.inode_of(dentry);
+        let is_open = (0..self.files.len()).any(|file| match self.files[file].what {
+            Opened::Dentry(other) => {
+                self.files[file].n_refs > 0
+                    && !self.is_path_only(file)
+                    && self.tree.inode_of(other) == inode
+            }
+            Opened::Group(_) | Opened::Fanotify | Opened::Other => false,
+        });
+        if let (false, Kind::Fifo { n_unread }) = (is_open, &mut self.tree.inode_mut(inode).kind) {
+            *n_unread = 0;
+        }
+    }
+
+    /// Reads from a fifo, or writes to it, that somebody has open in both ways.
+    fn fifo(&mut self, file: usize) -> Option<(DentryId, &mut usize)> {
+        let Opened::Dentry(dentry) = self.files[file].what else {
+            return None;
+        };
+        if self.is_path_only(file) {
+            return None;
+        }
+        let inode = self.tree.inode_of(dentry);
+        match &mut self.tree.inode_mut(inode).kind {
+            Kind::Fifo { n_unread } => Some((dentry, n_unread)),
+            _ => None,
+        }
+    }
+
+    fn read_fifo(&mut self, dentry: DentryId, n_unread: usize, limit: u64) -> Done {
+        if n_unread == 0 {
+            return Err(EAGAIN);
+        }
+        let n = n_unread.min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let inode = self.tree.inode_of(dentry);
+        self.tree.inode_mut(inode).kind = Kind::Fifo {
+            n_unread: n_unread - n,
+        };
+        self.tell_with_parent(dentry, ACCESS, By::Path);
+        Ok(i64::try_from(n).expect("a fifo is short"))
     }
 
     pub(super) fn dup(&mut self, step: &Step) -> Done {
@@ -263,6 +317,10 @@ impl Model {
         let limit = step
             .optional_int(1)
             .and_then(|size| u64::try_from(size).ok());
+        if let Some((dentry, n_unread)) = self.fifo(file) {
+            let n_unread = *n_unread;
+            return self.read_fifo(dentry, n_unread, limit.unwrap_or(READ));
+        }
         match self.files[file].what {
             Opened::Group(group) => self.read_group(group, limit, events),
             Opened::Dentry(_) => {
@@ -319,6 +377,9 @@ impl Model {
         if matches!(self.files[file].what, Opened::Group(_)) {
             return Err(Stop::Beyond("reading a group at an offset"));
         }
+        if self.fifo(file).is_some() {
+            return Err(ESPIPE);
+        }
         let n = self.read_at(file, size(step, 2), size(step, 1))?;
         Ok(i64::try_from(n).expect("a read is short"))
     }
@@ -329,6 +390,16 @@ impl Model {
             return Err(EBADF);
         }
         let content = content(step, 1)?;
+        if let Some((dentry, n_unread)) = self.fifo(file) {
+            /// Of 16 pages; a full fifo does not take more without blocking.
+            const FULL: usize = 65_536;
+            if *n_unread + content.len() > FULL || content.is_empty() {
+                return Err(Stop::Beyond("a full fifo"));
+            }
+            *n_unread += content.len();
+            self.tell_with_parent(dentry, MODIFY, By::Path);
+            return Ok(i64::try_from(content.len()).expect("content is short"));
+        }
         let end = self.writable(file).map(|dentry| self.size(dentry))?;
         let is_append = self.files[file].flags & O_APPEND != 0;
         let offset = if is_append {
@@ -347,6 +418,9 @@ impl Model {
         let file = self.opened(step, 0)?;
         if matches!(self.files[file].what, Opened::Group(_)) {
             return Err(Stop::Beyond("writing to a group at an offset"));
+        }
+        if self.fifo(file).is_some() {
+            return Err(ESPIPE);
         }
         let content = content(step, 1)?;
         let dentry = self.writable(file)?;
@@ -382,7 +456,7 @@ impl Model {
     fn size(&self, dentry: DentryId) -> u64 {
         match self.tree.kind_of(dentry) {
             Kind::Regular { size } => *size,
-            Kind::Directory | Kind::Symlink(_) | Kind::Special => 0,
+            Kind::Directory | Kind::Symlink(_) | Kind::Fifo { .. } | Kind::Special => 0,
         }
     }
 
@@ -396,6 +470,9 @@ impl Model {
     pub(super) fn lseek(&mut self, step: &Step) -> Done {
         let file = self.opened(step, 0)?;
         let dentry = self.dentry_of(file)?;
+        if self.fifo(file).is_some() {
+            return Err(ESPIPE);
+        }
         if !matches!(self.tree.kind_of(dentry), Kind::Regular { .. }) {
             return Err(Stop::Beyond("the offset of a directory"));
         }
@@ -441,6 +518,9 @@ impl Model {
                 Stop::Beyond("this mode")
             });
         }
+        if self.fifo(file).is_some() {
+            return Err(ESPIPE);
+        }
         if mode == 0 {
             let size = self.size(dentry).max(offset + length);
             self.set_size(dentry, size);
@@ -481,12 +561,10 @@ impl Model {
     }
 
     /// A group that does not report handles keeps the file of each unread event open, and watches
-    /// of inotify hear when that ends.
+    /// of inotify hear when that ends: from then on the model knows nothing of the end of a file.
     pub(super) fn fanotify_init(&mut self, step: &Step) -> Done {
         const REPORT_FID: u64 = 0x200;
-        if step.flags(0) & REPORT_FID == 0 {
-            return Err(Stop::Beyond("a group of fanotify that keeps files open"));
-        }
+        self.keeps_files |= step.flags(0) & REPORT_FID == 0;
         self.install(step, Opened::Fanotify, 2)
     }
 

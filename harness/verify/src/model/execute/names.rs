@@ -6,8 +6,8 @@ use super::super::tree::{DentryId, Kind};
 use super::notify::{ACCESS, ATTRIB, By, CREATE, DELETE, MODIFY, MOVE_SELF, MOVED_FROM, MOVED_TO};
 use super::walk::{Found, Last, LastName};
 use super::{
-    Done, EBUSY, EEXIST, EINVAL, EISDIR, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, Model, Opened,
-    Stop, size,
+    Done, EBUSY, EEXIST, EINVAL, EISDIR, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EXDEV, Model,
+    Opened, Stop, size,
 };
 
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
@@ -26,6 +26,7 @@ impl Model {
             _ => match step.mode(1).unwrap_or(0) & 0o170_000 {
                 0 | 0o100_000 => Kind::Regular { size: 0 },
                 0o040_000 => return Err(EPERM),
+                0o010_000 => Kind::Fifo { n_unread: 0 },
                 _ => Kind::Special,
             },
         };
@@ -69,7 +70,13 @@ impl Model {
         let LastName::Normal(name) = &new.name else {
             return Err(EEXIST);
         };
-        if new.has_slash || !self.tree.dentry(new.parent).is_hashed {
+        if new.has_slash {
+            return Err(ENOENT);
+        }
+        if self.tree.filesystem_of(old) != self.tree.filesystem_of(new.parent) {
+            return Err(EXDEV);
+        }
+        if !self.tree.dentry(new.parent).is_hashed {
             return Err(ENOENT);
         }
         if self.tree.is_directory(old) {
@@ -130,6 +137,9 @@ impl Model {
         if !self.tree.is_directory(dentry) {
             return Err(ENOTDIR);
         }
+        if self.tree.is_mountpoint(dentry) {
+            return Err(EBUSY);
+        }
         if !self.tree.is_empty(dentry) {
             return Err(ENOTEMPTY);
         }
@@ -172,6 +182,9 @@ impl Model {
     fn rename_to(&mut self, old: &Found, new: &Found, flags: u64) -> Done {
         const NOREPLACE: u64 = 1;
         const EXCHANGE: u64 = 2;
+        if self.tree.filesystem_of(old.parent) != self.tree.filesystem_of(new.parent) {
+            return Err(EXDEV);
+        }
         let (LastName::Normal(_), LastName::Normal(new_name)) = (&old.name, &new.name) else {
             return Err(EBUSY);
         };
@@ -210,11 +223,21 @@ impl Model {
             return Err(ENOENT);
         }
         match new.dentry {
+            // `is_local_mountpoint`
+            Some(_) | None if flags == EXCHANGE && self.has_mount(source, new.dentry) => {
+                return Err(EBUSY);
+            }
+            None if self.has_mount(source, None) => return Err(EBUSY),
             Some(target) if flags == EXCHANGE => self.exchange(source, target),
             Some(target) => self.replace(source, target, new.parent, new_name)?,
             None => self.move_to(source, new.parent, new_name, None),
         }
         Ok(0)
+    }
+
+    fn has_mount(&self, source: DentryId, target: Option<DentryId>) -> bool {
+        let mut both = std::iter::once(source).chain(target);
+        both.any(|dentry| self.tree.is_mountpoint(dentry))
     }
 
     fn exchange(&mut self, left: DentryId, right: DentryId) {
@@ -240,6 +263,9 @@ impl Model {
         ) {
             (true, false) => return Err(ENOTDIR),
             (false, true) => return Err(EISDIR),
+            (true, true) | (false, false) if self.has_mount(source, Some(target)) => {
+                return Err(EBUSY);
+            }
             (true, true) if !self.tree.is_empty(target) => return Err(ENOTEMPTY),
             (true, true) | (false, false) => {}
         }
@@ -291,7 +317,7 @@ impl Model {
         match self.tree.kind_of(dentry) {
             Kind::Regular { .. } => {}
             Kind::Directory => return Err(EISDIR),
-            Kind::Symlink(_) | Kind::Special => return Err(EINVAL),
+            Kind::Symlink(_) | Kind::Fifo { .. } | Kind::Special => return Err(EINVAL),
         }
         self.set_size(dentry, size(step, 1));
         self.tell_with_parent(dentry, MODIFY, By::Dentry);
@@ -379,7 +405,7 @@ impl Model {
         }
         match self.tree.kind_of(dentry) {
             Kind::Regular { .. } | Kind::Directory => Ok((dentry, name.to_vec())),
-            Kind::Symlink(_) | Kind::Special => Err(EPERM),
+            Kind::Symlink(_) | Kind::Fifo { .. } | Kind::Special => Err(EPERM),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Who is told of what.
 
+use fsnotify::inotify::Mask;
+
 use super::super::group::Happening;
-use super::super::tree::{DentryId, InodeId};
+use super::super::tree::{DentryId, FilesystemId, InodeId};
 use super::Model;
 
 pub(super) const ACCESS: u32 = 0x1;
@@ -33,9 +35,11 @@ impl Model {
     /// is the dentry's, so that of a ghost is the directory that it was last in.
     pub(super) fn tell_with_parent(&mut self, dentry: DentryId, mask: u32, by: By) {
         let found = self.tree.dentry(dentry).clone();
+        let is_exchange = mask & (ACCESS | MODIFY) != 0 && by == By::Path;
+        let is_private = is_exchange && self.tree.kind_of(dentry).is_special();
         let mask = mask | self.directory_bit(found.inode);
         let is_of_unlinked = by == By::Path && !found.is_hashed;
-        if found.parent != dentry {
+        if found.parent != dentry && !is_private {
             let parent = self.tree.inode_of(found.parent);
             let happening = Happening {
                 mask,
@@ -97,6 +101,16 @@ impl Model {
         }
     }
 
+    /// A filesystem goes with its mount (`fsnotify_unmount_inodes`).
+    pub(super) fn end_filesystem(&mut self, filesystem: FilesystemId) {
+        for inode in self.tree.inodes_of(filesystem) {
+            self.tell_self(inode, Mask::UNMOUNT.0);
+            for group in self.groups.iter_mut().flatten() {
+                group.destroy(inode);
+            }
+        }
+    }
+
     /// Drops a reference to a dentry; at its end the object is told, if it has no other name.
     pub(super) fn put_dentry(&mut self, dentry: DentryId) {
         self.tree.drop_ref(dentry);
@@ -109,6 +123,7 @@ impl Model {
         if !self.tree.is_dead(dentry) {
             return;
         }
+        self.n_ended += 1;
         let found = self.tree.dentry(dentry).clone();
         if self.tree.inode(found.inode).n_links == 0 {
             self.tell_self(found.inode, DELETE_SELF);

@@ -25,6 +25,7 @@ pub(super) struct Found {
     /// `..`, `/proc/self/fd/3`).
     pub(super) parent: DentryId,
     pub(super) name: LastName,
+    /// What has the name; something may be mounted on it ([`Model::shown`]).
     pub(super) dentry: Option<DentryId>,
     pub(super) has_slash: bool,
 }
@@ -82,11 +83,20 @@ impl Model {
         last: Last,
     ) -> Done<DentryId> {
         let found = self.walk(step, dir_at, path_at, last)?;
-        let dentry = found.there()?;
+        let dentry = self.shown(&found)?;
         if found.has_slash && !self.tree.is_directory(dentry) {
             return Err(ENOTDIR);
         }
         Ok(dentry)
+    }
+
+    /// What is there for whoever goes in: what is mounted on it, if anything is.
+    pub(super) fn shown(&self, found: &Found) -> Done<DentryId> {
+        let dentry = found.there()?;
+        Ok(match found.name {
+            LastName::Normal(_) | LastName::DotDot => self.tree.top(dentry),
+            LastName::Dot | LastName::Jump => dentry,
+        })
     }
 
     fn walk_from(
@@ -137,7 +147,7 @@ impl Model {
             return Err(ENOTDIR);
         }
         let found = self.last_component(step, at, name, (Last::Follow, true), n_links)?;
-        found.there()
+        self.shown(&found)
     }
 
     fn last_component(
@@ -156,8 +166,16 @@ impl Model {
         };
         match name {
             b"." => return Ok(special(LastName::Dot, at)),
-            b".." if at == Tree::ROOT => return Err(Stop::Beyond("a path out of the world")),
-            b".." => return Ok(special(LastName::DotDot, self.tree.dentry(at).parent)),
+            b".." => {
+                let mut below = at;
+                while let Some(on) = self.tree.mounted_on(below) {
+                    below = on;
+                }
+                if below == Tree::ROOT {
+                    return Err(Stop::Beyond("a path out of the world"));
+                }
+                return Ok(special(LastName::DotDot, self.tree.dentry(below).parent));
+            }
             _ if name.len() > MAX_NAME => return Err(ENAMETOOLONG),
             _ => {}
         }
