@@ -32,6 +32,18 @@ fn every_regression_holds() {
     }
 }
 
+/// Inputs of the target that runs what it makes.
+#[test]
+fn every_input_of_live_holds() {
+    let inputs = inputs_below(&folder("regressions", "live"));
+    assert!(!inputs.is_empty(), "fuzz/regressions/live is empty");
+    for path in inputs {
+        let input = fs::read(&path).expect("an input is readable");
+        let notifreeze = Path::new(env!("CARGO_BIN_EXE_notifreeze"));
+        notifreeze::generate::live::check_live(&input, notifreeze);
+    }
+}
+
 #[test]
 fn every_capture_of_fdinfo_holds() {
     let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/fsnotify/test_data/fdinfo");
@@ -47,7 +59,10 @@ fn every_folder_of_inputs_belongs_to_a_target() {
         for path in entries(&folder(kind, "")) {
             let name = path.file_name().expect("an entry").to_string_lossy();
             let known = targets::ALL.iter().any(|(target, _)| *target == name);
-            assert!(known, "fuzz/{kind}/{name}: no such target");
+            assert!(
+                known || name == "live",
+                "fuzz/{kind}/{name}: no such target"
+            );
         }
     }
 }

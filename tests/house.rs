@@ -32,7 +32,10 @@ const EDGES: [(&str, &[&str]); 7] = [
             "verify",
         ],
     ),
-    ("notifreeze-fuzz", &["cr", "fsnotify", "scenario", "verify"]),
+    (
+        "notifreeze-fuzz",
+        &["cr", "fsnotify", "notifreeze", "scenario", "verify"],
+    ),
 ];
 
 /// Documents whose paths have to exist.

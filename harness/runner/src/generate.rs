@@ -6,6 +6,7 @@
 //! is what lets a failing case shrink freely.
 
 pub mod ledger;
+pub mod live;
 mod rolls;
 mod writer;
 

@@ -171,17 +171,16 @@ fn failure(words: &str, scenario: &Scenario) -> Class {
     for word in without_watches(first).split_whitespace() {
         let shape = shape(word);
         // How many digits a number has is chance.
-        let shape = shape.replace("##", "#").replace("##", "#");
-        if shape != "(deleted)" {
-            shapes.push(shape);
-        }
+        shapes.push(shape.replace("##", "#").replace("##", "#"));
     }
     format!("failed: {}", shapes.join(" "))
 }
 
 /// What CRIU's log calls an object is followed by the watches on it, in parentheses.
 fn without_watches(line: &str) -> String {
-    let mut text = line.replace("an object without a known name", "\"?\"");
+    let mut text = line
+        .replace("an object without a known name", "\"?\"")
+        .replace(" (deleted)", "");
     while let Some(start) = text.find(" (wd ").or_else(|| text.find(" (mark ")) {
         let end = text[start..]
             .find(')')
