@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::error::{Context, RestoreError};
 use super::stage::{Stage, seek};
 use super::tree::{Tree, link_to};
-use crate::image::{Image, Object, OpenFile, PlaceKind};
+use crate::image::{Image, Object, OpenFile, Place, PlaceKind, Text};
 use crate::silent::Asking;
 use crate::sys::{descriptor, path, raw};
 
@@ -33,13 +33,41 @@ pub(super) fn open(image: &Image, tree: &Tree, stage: &mut Stage) -> Result<(), 
             let name = || image.name_of_file(index);
             let opened = tree
                 .find(image, place)
-                .and_then(|found| open_again(&found, file, image.inodes[place.inode as usize].mode))
+                .and_then(|found| open_place(&found, file, (image, tree, place)))
                 .and_then(|opened| finish(&opened, file).map(|()| opened))
                 .map_err(|error| error.at(&name()))?;
             stage.put(index, opened)?;
         }
     }
     Ok(())
+}
+
+/// As [`open_again`]. With `O_NOFOLLOW` only a name will do, and what is mounted over a directory takes
+/// the names in it away: it is looked up where its directory is.
+fn open_place(
+    found: &OwnedFd,
+    file: &OpenFile,
+    (image, tree, place): (&Image, &Tree, &Place),
+) -> Result<OwnedFd, RestoreError> {
+    let mode = image.inodes[place.inode as usize].mode;
+    let flags = file.flags.cast_signed() & !NOT_TO_OPEN;
+    let is_directory = mode & libc::S_IFMT == libc::S_IFDIR;
+    if place.kind() != PlaceKind::Hidden || flags & libc::O_NOFOLLOW == 0 {
+        return open_again(found, file, mode);
+    }
+    let above;
+    let (directory, name) = if is_directory {
+        (found, c".".to_owned())
+    } else {
+        let (directory, name) = tree.hidden_parent(place)?;
+        above = directory;
+        (&above, name)
+    };
+    let opened = raw::openat(directory.as_raw_fd(), &name, flags | libc::O_CLOEXEC, 0)
+        .and_then(path::owned)
+        .context("openat", Text(&place.path))?;
+    same(&opened, found)?;
+    Ok(opened)
 }
 
 /// Opens an inode that we have by `O_PATH` as a description was opened.
@@ -94,17 +122,23 @@ fn no_follow(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
     let file = path::c_path(&name)
         .and_then(|name| raw::open(&name, flags | libc::O_CLOEXEC, 0))
         .and_then(path::owned)
-        .context("open", crate::image::Text(&name))?;
-    let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
-    let (one, other) = (stat(&file)?, stat(found)?);
-    if (one.device, one.ino) != (other.device, other.ino) {
-        return Err(RestoreError::call(
-            "open",
-            "the name leads elsewhere",
-            nix::errno::Errno::ESTALE,
-        ));
-    }
+        .context("open", Text(&name))?;
+    same(&file, found)?;
     Ok(file)
+}
+
+fn same(file: &OwnedFd, found: &OwnedFd) -> Result<(), RestoreError> {
+    let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
+    let (one, other) = (stat(file)?, stat(found)?);
+    if (one.device, one.ino) == (other.device, other.ino) {
+        return Ok(());
+    }
+    let errno = nix::errno::Errno::ESTALE;
+    Err(RestoreError::call(
+        "open",
+        "the name leads elsewhere",
+        errno,
+    ))
 }
 
 /// Offset and status flags.

@@ -88,6 +88,27 @@ impl Tree {
         open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0).context("open", Text(&place.path))
     }
 
+    /// The directory of a place that something is mounted over, on its own mount, and the last name.
+    pub(super) fn hidden_parent(&self, place: &Place) -> Result<(OwnedFd, CString), RestoreError> {
+        let mount = self.open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
+        let below = place.path.strip_prefix(&place.mount[..]);
+        let below = below.unwrap_or(&place.path);
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let (directory, name) = match below.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&below[..at], &below[at + 1..]),
+            None => (&b"."[..], below),
+        };
+        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let directory = path::c_path(directory)
+            .and_then(|path| path::open_beneath(&bare, &path, flags, 0))
+            .and_then(|directory| crate::sys::handle::of_file(&directory))
+            .and_then(|handle| open_handle(&mount, &handle))
+            .context("open_by_handle_at", Text(&place.path))?;
+        let name = path::c_path(name).context("open", Text(&place.path))?;
+        Ok((directory, name))
+    }
+
     /// Opens an inode of which some name is gone: by another name, or by its handle.
     pub(super) fn find_linked(
         &self,
