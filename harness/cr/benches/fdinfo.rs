@@ -4,9 +4,10 @@
 //! In this crate because calling `sscanf` needs `unsafe`. `cargo bench -p cr --bench fdinfo`; the
 //! columns to compare are those of one run.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use std::hint::black_box;
 use std::path::Path;
+use std::ptr;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, main as run};
@@ -45,6 +46,17 @@ impl Capture {
             .counter(BytesCount::of_slice(&self.text))
             .bench(|| read(black_box(&self.text)));
     }
+
+    /// The same for a reader of one line that is a C string. Those are made beforehand: a C program
+    /// has read them into its buffer.
+    fn bench_lines(&self, bencher: Bencher<'_, '_>, read: impl Fn(&[u8]) -> bool + Sync) {
+        let lines = self.text.split_inclusive(|byte| *byte == b'\n');
+        let lines: Vec<Vec<u8>> = lines.map(|line| [line, b"\0"].concat()).collect();
+        self.bench(bencher, |_| {
+            let lines = black_box(&lines).iter();
+            lines.filter(|line| read(line)).count()
+        });
+    }
 }
 
 fn is_mark<E>(line: &Result<Line<'_>, E>) -> bool {
@@ -71,19 +83,7 @@ fn inotify_group(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn inotify_sscanf(bencher: Bencher<'_, '_>) {
-    let capture = Capture::inotify();
-    let lines = c_lines(&capture.text);
-    bencher
-        .counter(ItemsCount::new(capture.n_marks))
-        .counter(BytesCount::of_slice(&capture.text))
-        .bench(|| {
-            black_box(&lines)
-                .iter()
-                .filter(|line| scan_inotify(line))
-                .count()
-        });
-    let n_read = lines.iter().filter(|line| scan_inotify(line)).count();
-    assert_eq!(n_read, capture.n_marks, "sscanf reads every mark too");
+    Capture::inotify().bench_lines(bencher, scan_inotify);
 }
 
 #[divan::bench]
@@ -98,19 +98,7 @@ fn fanotify_lines(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn fanotify_sscanf(bencher: Bencher<'_, '_>) {
-    let capture = Capture::fanotify();
-    let lines = c_lines(&capture.text);
-    bencher
-        .counter(ItemsCount::new(capture.n_marks))
-        .counter(BytesCount::of_slice(&capture.text))
-        .bench(|| {
-            black_box(&lines)
-                .iter()
-                .filter(|line| scan_fanotify(line))
-                .count()
-        });
-    let n_read = lines.iter().filter(|line| scan_fanotify(line)).count();
-    assert_eq!(n_read, capture.n_marks, "sscanf reads every mark too");
+    Capture::fanotify().bench_lines(bencher, scan_fanotify);
 }
 
 #[divan::bench]
@@ -118,80 +106,48 @@ fn fanotify_split(bencher: Bencher<'_, '_>) {
     Capture::fanotify().bench(bencher, |text| split(text, "fanotify ", "ino:"));
 }
 
-/// The lines as C strings, made beforehand: a C program has read them into its buffer.
-fn c_lines(text: &[u8]) -> Vec<Vec<u8>> {
-    let lines = text.split_inclusive(|byte| *byte == b'\n');
-    lines.map(|line| [line, b"\0"].concat()).collect()
-}
-
-/// What a C program fills for a mark.
-struct Scanned {
-    numbers: [c_uint; 6],
-    ino: c_long,
-    digits: [u8; 257],
-}
-
-impl Scanned {
-    const fn new() -> Self {
-        Self {
-            numbers: [0; 6],
-            ino: 0,
-            digits: [0; 257],
-        }
-    }
-}
-
 fn scan_inotify(line: &[u8]) -> bool {
     const FORMAT: &CStr = c"inotify wd:%x ino:%lx sdev:%x mask:%x ignored_mask:%x \
         fhandle-bytes:%x fhandle-type:%x f_handle: %256[0-9a-f]";
-    let mut to = Scanned::new();
-    let [a, b, c, d, e, f] = &mut to.numbers;
-    let line: *const c_char = line.as_ptr().cast();
-    let digits: *mut c_char = to.digits.as_mut_ptr().cast();
-    // SAFETY: the line ends with NUL (`c_lines`); the format has one conversion for each pointer, of
-    // its type; the set has room for 256 digits and a NUL.
-    let n_fields: c_int = unsafe {
-        libc::sscanf(
-            line,
-            FORMAT.as_ptr(),
-            a,
-            &raw mut to.ino,
-            b,
-            c,
-            d,
-            e,
-            f,
-            digits,
-        )
-    };
-    black_box(&to.digits);
-    n_fields == 8 && handle_bytes(&to.digits) > 0
+    scan::<1>(FORMAT, line)
 }
 
 fn scan_fanotify(line: &[u8]) -> bool {
     const FORMAT: &CStr = c"fanotify ino:%lx sdev:%x mflags:%x mask:%x ignored_mask:%x \
         fhandle-bytes:%x fhandle-type:%x f_handle: %256[0-9a-f]";
-    let mut to = Scanned::new();
-    let [a, b, c, d, e, f] = &mut to.numbers;
+    scan::<0>(FORMAT, line)
+}
+
+/// Reads a line by `sscanf`, the number of the inode as number `INO`, and its handle.
+fn scan<const INO: usize>(format: &CStr, line: &[u8]) -> bool {
+    let mut numbers: [c_uint; 7] = [0; 7];
+    let mut ino: c_long = 0;
+    let mut digits = [0; 257];
+    let mut to = numbers
+        .each_mut()
+        .map(|number| ptr::from_mut(number).cast());
+    to[INO] = ptr::from_mut(&mut ino).cast::<c_void>();
+    let [a, b, c, d, e, f, g] = to;
     let line: *const c_char = line.as_ptr().cast();
-    let digits: *mut c_char = to.digits.as_mut_ptr().cast();
-    // SAFETY: as in `scan_inotify`.
+    // SAFETY: the line ends with NUL (`bench_lines`). Both formats have seven numbers, of the type of
+    // `ino` as number `INO` and of `c_uint` otherwise, then a set of at most 256 digits, for which and
+    // for a NUL there is room. Nothing else points to what is written.
     let n_fields: c_int = unsafe {
         libc::sscanf(
             line,
-            FORMAT.as_ptr(),
-            &raw mut to.ino,
+            format.as_ptr(),
             a,
             b,
             c,
             d,
             e,
             f,
-            digits,
+            g,
+            digits.as_mut_ptr(),
         )
     };
-    black_box(&to.digits);
-    n_fields == 8 && handle_bytes(&to.digits) > 0
+    black_box((numbers, ino));
+    n_fields == 8 && handle_bytes(&digits) > 0
 }
 
 /// Turns digits into the bytes of the handle, as a C program has to: how many.
