@@ -4,14 +4,14 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use scenario::{Expect, Known, Loss, Outcome, Place, Scenario, Transcript};
+use scenario::{Expect, Known, Loss, Need, Outcome, Place, Scenario, Transcript};
 use verify::{Difference, Verdict, model};
 
 use crate::engine::{EngineSpec, Flavour};
 use crate::gate;
 use crate::job::{Answer, Job, Times};
 use crate::machine::Machine;
-use crate::sandbox;
+use crate::sandbox::{self, Filesystem};
 use crate::suite::Case;
 
 /// A run that takes this long hangs: the longest of the suite takes a tenth of it under load.
@@ -23,6 +23,8 @@ pub struct Options {
     pub limit_ms: u64,
     /// Where images and logs are copied to, a folder for each scenario.
     pub keep: Option<PathBuf>,
+    /// What worlds live on, instead of what the scenario says or tmpfs.
+    pub filesystem: Option<Filesystem>,
     /// Whether the recorded snapshot has a say.
     pub snapshot: Snapshot,
 }
@@ -41,6 +43,7 @@ impl Default for Options {
         Self {
             limit_ms: LIMIT_MS,
             keep: None,
+            filesystem: None,
             snapshot: Snapshot::Compare,
         }
     }
@@ -116,12 +119,34 @@ pub fn lacks(case: &Case) -> Option<String> {
         .find_map(|requirement| Machine::here().lacks(requirement))
 }
 
+/// What the world of a scenario lives on.
+///
+/// # Errors
+///
+/// That it asks for another than there is to be, or for one that no world can live on.
+fn filesystem(case: &Case, options: &Options) -> Result<Filesystem, String> {
+    let mut requires = case.scenario.requires.iter();
+    let asked = requires.find_map(|requirement| match requirement.need() {
+        Some(Need::Filesystem(name)) => Some(name),
+        _ => None,
+    });
+    match (asked, options.filesystem) {
+        (None, chosen) => Ok(chosen.unwrap_or_default()),
+        (Some(name), None) => {
+            Filesystem::named(&name).ok_or_else(|| format!("no world can be on {name}"))
+        }
+        (Some(name), Some(chosen)) if name == chosen.name() => Ok(chosen),
+        (Some(name), Some(chosen)) => Err(format!("the world is on {}, not {name}", chosen.name())),
+    }
+}
+
 /// Runs a scenario under control twice and under the engine once, and judges.
 #[must_use]
 pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Options) -> Report {
     let started = Instant::now();
     let flavour = engine.flavour();
-    let mut report = match lacks(case).or_else(|| engine.lacks()) {
+    let lacks = lacks(case).or_else(|| filesystem(case, options).err());
+    let mut report = match lacks.or_else(|| engine.lacks()) {
         Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
         // The three runs know nothing of each other, so they go on at once.
         None => std::thread::scope(|scope| {
@@ -229,6 +254,8 @@ fn job(case: &Case, engine: &EngineSpec, flavour: Flavour, options: &Options) ->
         scenario: scenario::print(&case.scenario),
         engine: engine.clone(),
         flavour,
+        // Who asks for another is not run.
+        filesystem: filesystem(case, options).unwrap_or_default(),
         limit_ms: options.limit_ms,
         keep: options.keep.as_ref().map(|keep| keep.join(&case.name)),
     }

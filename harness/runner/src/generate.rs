@@ -227,6 +227,7 @@ fn try_out(scenario: &Scenario, plan: &Plan, notifreeze: &Path) -> Report {
     let options = Options {
         limit_ms: plan.limit_ms,
         keep: None,
+        filesystem: None,
         snapshot: Snapshot::Ignore,
     };
     case::run(&case, &plan.engine, notifreeze, &options)

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineSpec, Flavour};
+use crate::sandbox::Filesystem;
 
 /// One run of one scenario under one engine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct Job {
     pub engine: EngineSpec,
     /// Where the subject lives: that of the engine under test, also for its control.
     pub flavour: Flavour,
+    /// What the world lives on.
+    pub filesystem: Filesystem,
     /// The run is given up after this time.
     pub limit_ms: u64,
     /// Where to copy images and logs to; the sandbox itself keeps nothing.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::job::{self, Answer, Job};
 
 mod closer;
+mod filesystem;
 mod init;
 pub mod inner;
 mod outer;
@@ -24,6 +25,7 @@ mod world;
 mod zygote;
 
 pub use closer::Closer;
+pub use filesystem::Filesystem;
 pub use zygote::{SUBCOMMAND, main};
 
 /// Time that a sandbox has beyond the job's own limit before it is ended from outside. The inner

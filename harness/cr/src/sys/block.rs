@@ -4,6 +4,8 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 use nix::errno::Errno;
@@ -36,7 +38,31 @@ const MOST_TRIES: u32 = 64;
 pub struct Mounted {
     /// Open for reading, not with `O_PATH`: fanotify_mark(2) takes it.
     pub root: OwnedFd,
-    _mount: OwnedFd,
+    mount: OwnedFd,
+}
+
+impl Mounted {
+    /// move_mount(2): puts it over a directory, where it stays.
+    ///
+    /// # Errors
+    ///
+    /// The call and its errno.
+    pub fn attach(self, target: &Path) -> Result<(), (&'static str, Errno)> {
+        let call = |errno| ("move_mount", errno);
+        let target = path::c_path(target.as_os_str().as_bytes()).map_err(call)?;
+        // SAFETY: two C strings that outlive the call, and plain numbers.
+        let returned = unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                self.mount.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                target.as_ptr(),
+                libc::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        };
+        Errno::result(returned).map(drop).map_err(call)
+    }
 }
 
 /// Mounts the content of `file` as a filesystem of a kind, with mount options, in no namespace.
@@ -67,7 +93,7 @@ pub fn mount_memory(
     let root = raw::openat(mount.as_raw_fd(), c".", flags, 0).and_then(path::owned);
     Ok(Mounted {
         root: root.map_err(call("open of the forged root"))?,
-        _mount: mount,
+        mount,
     })
 }
 

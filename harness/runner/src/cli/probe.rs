@@ -3,7 +3,7 @@
 use crate::engine::EngineSpec;
 use crate::job::{Answer, Job};
 use crate::machine::Machine;
-use crate::sandbox;
+use crate::sandbox::{self, Filesystem};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -49,6 +49,7 @@ pub(super) fn run(_args: &Args) -> Result<u8, String> {
             scenario: SMALLEST.to_owned(),
             flavour: engine.flavour(),
             engine,
+            filesystem: Filesystem::default(),
             limit_ms: crate::case::LIMIT_MS,
             keep: None,
         };

@@ -16,7 +16,7 @@ use crate::cuts::{self, CutAt, Cuts};
 use crate::engine::{Commands, Criu, EngineSpec, Flavour, Ghosts, Policies, Queue};
 use crate::gate;
 use crate::report::{self, Results};
-use crate::sandbox;
+use crate::sandbox::{self, Filesystem};
 use crate::suite::{self, Case};
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,10 @@ pub(super) struct Args {
     /// Scenarios at a time; default: two a core, since a run mostly waits for the kernel.
     #[arg(long, short, value_name = "N")]
     jobs: Option<usize>,
+    /// What worlds live on, instead of what a scenario says or tmpfs. Snapshots are of that: elsewhere
+    /// the control run on the same filesystem alone is what a cut is held against.
+    #[arg(long = "fs", value_name = "FS", value_enum, conflicts_with = "accept")]
+    filesystem: Option<Filesystem>,
     /// Keep images and logs of every cut below this folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -87,7 +91,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let options = Options {
         limit_ms: args.limit * 1000,
         keep: args.keep.clone(),
-        snapshot: if args.accept {
+        filesystem: args.filesystem,
+        snapshot: if args.accept || args.filesystem.is_some() {
             Snapshot::Ignore
         } else {
             Snapshot::Compare
@@ -119,7 +124,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             Verdict::Fail(_) | Verdict::Fixed(_) | Verdict::Broken(_)
         );
         if bad || args.show || cases.len() == 1 {
-            show(case, report, &cuts);
+            show(case, report, args.filesystem, &cuts);
         }
     }
     anstream::println!("{}", summary(&reports, &engine, wall));
@@ -248,7 +253,7 @@ fn verdict_cell(verdict: &Verdict) -> Cell {
         .add_attribute(Attribute::Bold)
 }
 
-fn show(case: &Case, report: &Report, cuts: &Cuts) {
+fn show(case: &Case, report: &Report, filesystem: Option<Filesystem>, cuts: &Cuts) {
     anstream::println!(
         "\n{} under {}: {}",
         report.name,
@@ -257,9 +262,10 @@ fn show(case: &Case, report: &Report, cuts: &Cuts) {
     );
     anstream::println!("{}", report.details());
     anstream::println!(
-        "repeat: notifreeze run {} {}{}\n",
+        "repeat: notifreeze run {} {}{}{}\n",
         case.path.display(),
         report.engine.options(),
+        filesystem.map_or(String::new(), |kind| format!(" --fs {}", kind.name())),
         cuts.options()
     );
 }

@@ -98,8 +98,8 @@ impl<'a> Run<'a> {
         let myself = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut programs = vec![myself.as_path()];
         programs.extend(job.engine.program());
-        let world =
-            world::make(&programs).map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
+        let world = world::make(job.filesystem, &programs)
+            .map_err(|reason| End(Box::new(Answer::Skipped(reason))))?;
         let plan = world.control.join("plan");
         let log = world.control.join("log");
         fs::write(&plan, &job.scenario).map_err(|error| format!("plan: {error}"))?;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
+use super::filesystem::Filesystem;
+
 /// Where the sandbox keeps its files, all on mounts of its own.
 #[derive(Debug)]
 pub(super) struct World {
@@ -18,14 +20,14 @@ pub(super) struct World {
 /// not hold the programs will do.
 const MOUNT_POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
-/// Makes the mounts, and a `/proc` for the new pid namespace.
+/// Makes the mounts, the world on a filesystem of this kind, and a `/proc` for the new pid namespace.
 ///
 /// `programs` are files that have to stay reachable.
 ///
 /// # Errors
 ///
 /// A sentence: what could not be mounted, and why.
-pub(super) fn make(programs: &[&Path]) -> Result<World, String> {
+pub(super) fn make(kind: Filesystem, programs: &[&Path]) -> Result<World, String> {
     attach(
         "none",
         Path::new("/"),
@@ -48,7 +50,7 @@ pub(super) fn make(programs: &[&Path]) -> Result<World, String> {
     };
     make_directory(&world.control)?;
     make_directory(&filesystem)?;
-    attach("world", &filesystem, Some("tmpfs"), MsFlags::empty())?;
+    kind.attach(&world.control, &filesystem)?;
     make_directory(&world.root)?;
     let guards = guards | MsFlags::MS_NOEXEC;
     attach("proc", Path::new("/proc"), Some("proc"), guards)?;
