@@ -139,6 +139,49 @@ fn a_restore_that_lets_the_subject_run_on_is_told() {
     );
 }
 
+/// Long enough to be seen, shorter than what counts as a hang.
+const DELAY: &str = "sleep 1 && ";
+
+#[test]
+fn a_delay_of_either_half_changes_nothing() {
+    let Some(criu) = criu() else {
+        return;
+    };
+    let wanted = run(SCENARIO, &EngineSpec::Command(wrapped(&criu)));
+    let delays: [fn(&mut Commands); 3] = [
+        |commands| commands.dump.insert_str(0, DELAY),
+        |commands| commands.restore.insert_str(0, DELAY),
+        // It returns late: the subject waits, stopped, and is not taken for one that ran on.
+        |commands| commands.restore.push_str(" && sleep 1"),
+    ];
+    for delay in delays {
+        let mut commands = wrapped(&criu);
+        delay(&mut commands);
+        let seen = run(SCENARIO, &EngineSpec::Command(commands.clone()));
+        assert_eq!(seen.verdict, wanted.verdict, "{commands:?}");
+        assert_eq!(seen.rendered, wanted.rendered, "{commands:?}");
+    }
+}
+
+#[test]
+fn a_dump_that_takes_for_ever_is_ended() {
+    check(
+        |commands| commands.dump = "sleep 600".to_owned(),
+        &["dump command: no end: it waits, and nothing runs"],
+    );
+}
+
+#[test]
+fn a_restore_that_fails_is_told_with_what_it_printed() {
+    check(
+        |commands| commands.restore = "echo half a tree; kill -9 $$".to_owned(),
+        &[
+            "restore command: was killed by SIGKILL",
+            "it printed: half a tree",
+        ],
+    );
+}
+
 #[test]
 fn a_restore_that_takes_for_ever_is_ended() {
     check(
