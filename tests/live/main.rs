@@ -5,6 +5,7 @@
 //! reason; `NOTIFREEZE_STRICT=1` makes that a failure.
 
 mod around_criu;
+mod filesystems;
 mod names;
 mod programs;
 mod recording;

@@ -37,8 +37,23 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 pub(crate) enum Ground {
     /// That of the temporary directory.
     Disk,
+    /// The same, in our own mount namespace.
+    Here,
     Tmpfs,
     Overlay,
+    Xfs,
+    /// `dir` is a subvolume.
+    Btrfs,
+    Erofs,
+    Squashfs,
+    /// The same files once more, through a server.
+    Fuse,
+}
+
+impl Ground {
+    pub(crate) fn is_read_only(self) -> bool {
+        matches!(self, Self::Erofs | Self::Squashfs)
+    }
 }
 
 /// A folder for a program to watch in: `dir`, `dir/file` and `dir/sub` below `work`, and the same in
@@ -65,14 +80,44 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Writes a file beside the folder, and says where.
+    pub(crate) fn note(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Shell lines that put the files there.
     fn script(&self) -> String {
         let base = self.folder.path().display();
         let new = format!("cp -a {base}/lower/dir {base}/work/new");
         let copy = format!("cp -a {base}/lower/dir {base}/work && {new}");
         match self.ground {
-            Ground::Disk => copy,
+            Ground::Disk | Ground::Here => copy,
             Ground::Tmpfs => format!("mount -t tmpfs none {base}/work && {copy}"),
+            Ground::Xfs => format!(
+                "truncate -s 310M {base}/image && mkfs.xfs -q {base}/image && \
+                 mount -o loop {base}/image {base}/work && {copy}"
+            ),
+            Ground::Btrfs => format!(
+                "truncate -s 130M {base}/image && mkfs.btrfs -q {base}/image >&2 && \
+                 mount -o loop {base}/image {base}/work && \
+                 btrfs -q subvolume create {base}/work/dir && \
+                 cp -a {base}/lower/dir/. {base}/work/dir && {new}"
+            ),
+            Ground::Erofs => format!(
+                "mkfs.erofs --quiet {base}/image {base}/lower >&2 && \
+                 mount -o loop,ro {base}/image {base}/work"
+            ),
+            Ground::Squashfs => format!(
+                "mksquashfs {base}/lower {base}/image -quiet -no-progress >&2 && \
+                 mount -o loop,ro {base}/image {base}/work"
+            ),
+            // The server ends with the program that this shell becomes.
+            Ground::Fuse => format!(
+                "setpriv --pdeathsig KILL bindfs -f {base}/lower {base}/work & \
+                 until mountpoint -q {base}/work; do :; done"
+            ),
             Ground::Overlay => format!(
                 "mount -t tmpfs none {base}/scratch && mkdir {base}/scratch/up {base}/scratch/wk && \
                  mount -t overlay -o lowerdir={base}/lower,upperdir={base}/scratch/up,\
@@ -91,8 +136,35 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it behind the place's script, and waits until it has as many watches or marks.
     pub(crate) fn start(place: &Place, command: &[&str], n_watches: usize) -> Self {
+        let running = Self::spawn(place, command);
+        running.wait_for(n_watches);
+        running
+    }
+
+    /// The same where a child of it has them.
+    pub(crate) fn start_tree(place: &Place, command: &[&str], n_watches: usize) -> Self {
+        let running = Self::spawn(place, command);
+        let children = format!("/proc/{0}/task/{0}/children", running.pid());
+        running.wait("watches of a child", || {
+            let pids = fs::read_to_string(&children).unwrap_or_default();
+            let pids = pids.split_ascii_whitespace();
+            pids.map(|pid| watches(pid.parse().unwrap())).sum::<usize>() >= n_watches
+        });
+        running
+    }
+
+    /// None: it has ended instead.
+    pub(crate) fn try_start(place: &Place, command: &[&str], n_watches: usize) -> Option<Self> {
+        let running = Self::spawn(place, command);
+        running.wait("watches, or an end", || {
+            running.has_ended() || watches(running.pid()) >= n_watches
+        });
+        (!running.has_ended()).then_some(running)
+    }
+
+    fn spawn(place: &Place, command: &[&str]) -> Self {
         let script = format!("{} && exec \"$@\"", place.script());
-        let mut program = if is_root() {
+        let mut program = if is_root() && place.ground != Ground::Here {
             let mut unshare = Command::new("unshare");
             unshare.args(["--mount", "--propagation", "private", "sh"]);
             unshare
@@ -101,26 +173,26 @@ impl Running {
         };
         program.args(["-c", &script, "sh"]).args(command);
         program.stdin(Stdio::null()).stdout(Stdio::null());
-        let running = Self {
+        Self {
             child: program.spawn().unwrap(),
-        };
-        running.wait_for(n_watches);
-        running
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let alive = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        alive.unwrap().contains(") Z ")
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
-    /// Waits for watches, giving the machine away between two looks, for 20 s at most.
+    /// Waits for watches, giving the machine away between two looks, for 60 s at most.
     pub(crate) fn wait_for(&self, n_watches: usize) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while watches(self.pid()) < n_watches {
-            assert!(Instant::now() < deadline, "no {n_watches} watches in 20 s");
-            let alive = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
-            assert!(!alive.unwrap().contains(") Z "), "the program has ended");
-            let _ = nix::poll::poll(&mut [], 5_u8);
-        }
+        self.wait("watches", || {
+            assert!(!self.has_ended(), "the program has ended");
+            watches(self.pid()) >= n_watches
+        });
     }
 
     /// Waits for a group, watches or not.
@@ -151,9 +223,9 @@ impl Running {
     }
 
     fn wait(&self, what: &str, mut is_there: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !is_there() {
-            assert!(Instant::now() < deadline, "no {what} in 20 s");
+            assert!(Instant::now() < deadline, "no {what} in 60 s");
             let _ = nix::poll::poll(&mut [], 5_u8);
         }
     }

@@ -259,6 +259,9 @@ pub struct Interest {
     pub events: u32,
     #[prost(uint64, tag = "4")]
     pub word: u64,
+    /// Of `EPOLLET`: what is ready now has been reported already.
+    #[prost(bool, tag = "5")]
+    pub seen: bool,
 }
 
 /// A name of an inode, which it has or once had.

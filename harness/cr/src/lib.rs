@@ -1,6 +1,7 @@
 //! Dump, image and restore of file notification state. The only crate with `unsafe`.
 
 pub mod dump;
+pub mod ext4;
 pub mod fanotify;
 pub mod image;
 mod loss;

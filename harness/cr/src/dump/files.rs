@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use crate::image::{
 };
 use crate::restore::epoll::is_disarmed;
 use crate::sys::descriptor::{compare_descriptions, is_epoll_target};
-use crate::sys::{inspect, path};
+use crate::sys::{inspect, path, raw};
 
 /// Our own descriptor of an open file description of the subject. Its index is that of
 /// [`Image::files`].
@@ -304,11 +304,11 @@ fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
                 let what = format!("registered fd {} that nothing refers to", interest.fd);
                 DumpError::not_supported(&holder.place, what)
             })?;
-            edge_seen(image, holder, &held[file], &interest);
             disarmed(image, holder, file, &interest);
             let file = u32::try_from(file).expect("fewer descriptions than descriptors");
             interests.push(Interest { file, ..interest });
         }
+        edges(image, held, holder, &mut interests);
         image.files[index].object = Some(Object::Epoll(Epoll { interests }));
     }
     Ok(())
@@ -325,6 +325,7 @@ fn interest(line: &[u8]) -> Option<Interest> {
         file: 0,
         events: u32::from_str_radix(events.trim(), 16).ok()?,
         word: u64::from_str_radix(word, 16).ok()?,
+        seen: false,
     })
 }
 
@@ -355,13 +356,45 @@ fn target(
     Ok(None)
 }
 
-/// Whether an edge was taken already shows nowhere; a set made anew reports what is ready.
-fn edge_seen(image: &mut Image, set: &Held, target: &Held, interest: &Interest) {
-    let edge = interest.events & libc::EPOLLET.cast_unsigned() != 0;
-    if edge && matches!(inspect::unread(&target.file), Ok(1..)) {
-        let object = format!("{}: edge of fd {}", set.place, interest.fd);
-        let reason = "whether it was taken already cannot be seen: it is reported again";
-        declare(image, Loss::new(6, object, reason));
+/// Finds which edges were reported already. A set shows only whether it has anything to report
+/// (`ep_eventpoll_poll`): if not, all were; if so, and only one interest is ready, that was not.
+/// Asking for more would take the edges. What is left in doubt is reported again.
+fn edges(image: &mut Image, held: &[Held], set: &Held, interests: &mut [Interest]) {
+    const EDGE: u32 = libc::EPOLLET.cast_unsigned();
+    let is_ready = |interest: &Interest| {
+        let events = i16::try_from(interest.events & 0x3fff).expect("14 bits");
+        let file = held[interest.file as usize].file.as_raw_fd();
+        !is_disarmed(interest) && raw::poll_now(file, events).is_ok_and(|revents| revents != 0)
+    };
+    let ready: Vec<usize> = (0..interests.len())
+        .filter(|&index| is_ready(&interests[index]))
+        .collect();
+    let is_edge = |&index: &usize| interests[index].events & EDGE != 0;
+    let edges: Vec<usize> = ready.iter().copied().filter(is_edge).collect();
+    if edges.is_empty() {
+        return;
+    }
+    let reports = raw::poll_now(set.file.as_raw_fd(), libc::POLLIN);
+    let is_set = |index: usize| {
+        let file = interests[index].file as usize;
+        matches!(image.files[file].object, Some(Object::Epoll(_)))
+    };
+    let in_sets = edges.iter().any(|&index| is_set(index));
+    match (reports, &ready[..]) {
+        (Ok(0), _) if !in_sets => {
+            for index in edges {
+                interests[index].seen = true;
+            }
+        }
+        (Ok(1..), [_]) => {}
+        _ => {
+            for index in edges {
+                let object = format!("{}: edge of fd {}", set.place, interests[index].fd);
+                let reason = "other interests of the set are ready, too, and which of them was \
+                              reported already cannot be seen: it is reported again";
+                declare(image, Loss::new(6, object, reason));
+            }
+        }
     }
 }
 

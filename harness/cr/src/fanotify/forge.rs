@@ -7,9 +7,9 @@
 //! and in no mount namespace, can stand for every filesystem with such handles: what happens there
 //! is told to a group with the very bytes, and to nobody else.
 //!
-//! [`plan`](self::plan) says what has to happen, [`script`] with which calls; [`layout`] writes the
-//! filesystem, [`ground`] mounts it, [`perform`] makes the calls, in a process with the pid that the
-//! event names. What comes out in a group of our own is compared with what was unread, before the
+//! [`plan`](self::plan) says what has to happen, [`script`] with which calls; [`crate::ext4`] writes
+//! the filesystem, [`ground`] fills it, [`perform`] makes the calls, in a process with the pid that
+//! the event names. What comes out in a group of our own is compared with what was unread, before the
 //! group itself hears anything.
 //!
 //! What is not here: other handles (tmpfs, btrfs, xfs with numbers of 64 bits), events whose maker
@@ -17,7 +17,6 @@
 //! refuses them, and the dump declares them.
 
 mod ground;
-mod layout;
 mod perform;
 mod plan;
 mod script;

@@ -134,8 +134,7 @@ pub fn put_back(
     let sentinel = Sentinel::new(watches);
     drain_into(group, basket).map_err(failed("read"))?;
     basket.enter(Phase::Stripping);
-    strip(group, watches)?;
-    drain_into(group, basket).map_err(failed("read"))?;
+    strip(group, watches, basket)?;
     let (queue, stripped) = without_strip(watches, basket);
     restore(group, &stripped, &queue, basket)?;
     Ok(
@@ -146,16 +145,27 @@ pub fn put_back(
     )
 }
 
-/// Removes the watches that are there.
-fn strip(group: BorrowedFd<'_>, watches: &[LiveWatch<'_>]) -> Result<(), PutBackError> {
-    for watch in watches {
-        match watch::rm_watch(group, watch.wd) {
-            // It has ended by itself, or a dumper that was killed has removed it.
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
+/// Removed between two reads: their ends must not overflow the queue, where they would be missed.
+const AT_ONCE: usize = 256;
+
+/// Removes the watches that are there, and reads their ends.
+fn strip(
+    group: BorrowedFd<'_>,
+    watches: &[LiveWatch<'_>],
+    basket: &mut dyn Basket,
+) -> Result<(), PutBackError> {
+    let limit = super::limit().map_err(PutBackError::Rebuild)?;
+    for watches in watches.chunks(AT_ONCE.min(limit / 2).max(1)) {
+        for watch in watches {
+            match watch::rm_watch(group, watch.wd) {
+                // It has ended by itself, or a dumper that was killed has removed it.
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
+            }
         }
+        drain_into(group, basket).map_err(failed("read"))?;
     }
-    Ok(())
+    drain_into(group, basket).map_err(failed("read"))
 }
 
 /// All that was read, without the ends of watches that the dumper itself made; and those watches.
@@ -163,13 +173,13 @@ fn without_strip<'a>(
     watches: &[LiveWatch<'a>],
     basket: &dyn Basket,
 ) -> (Vec<u8>, Vec<LiveWatch<'a>>) {
-    let mut queue = basket.bytes().to_vec();
     let began = basket.began(Phase::Stripping);
+    let heard = record::first_heard(basket.bytes(), began);
     let ended_by_itself = |watch: &&LiveWatch<'_>| {
-        let ended = record::find_ignored(&queue, began, |wd| wd == watch.wd);
+        let heard = heard.get(&watch.wd);
+        let ended = heard.and_then(|heard| heard.ended);
         // Having the inode open keeps it from ending otherwise.
-        let fired = watch.mask.0 & libc::IN_ONESHOT != 0
-            && record::find(&queue, began, |it| it.wd == Some(watch.wd)) != ended.map(|it| it.0);
+        let fired = watch.mask.0 & libc::IN_ONESHOT != 0 && heard.map(|it| it.first) != ended;
         ended.is_none() || fired
     };
     let stripped: Vec<_> = watches
@@ -177,9 +187,8 @@ fn without_strip<'a>(
         .filter(|it| !ended_by_itself(it))
         .copied()
         .collect();
-    for watch in &stripped {
-        record::remove_ignored(&mut queue, began, watch.wd);
-    }
+    let ends = stripped.iter().filter_map(|it| heard.get(&it.wd)?.ended);
+    let mut queue = record::without(basket.bytes(), ends.collect());
     remove_probe(&mut queue, basket);
     (queue, stripped)
 }

@@ -3,6 +3,8 @@
 //! A saved queue may come from a foreign image, so nothing is believed: what the decoder refuses,
 //! and names that would leave the scratch directory, are errors.
 
+use std::collections::HashMap;
+
 use fsnotify::Wd;
 use fsnotify::event::inotify::{EVENT_SIZE, Event, Events};
 use fsnotify::inotify::Mask;
@@ -122,6 +124,48 @@ pub(super) fn find(
             return Some(at);
         }
     }
+}
+
+/// Where something is heard of a wd first, and where of its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) first: usize,
+    pub(super) ended: Option<usize>,
+}
+
+/// By wd, the bytes at which events at or behind the byte `from` lie.
+pub(super) fn first_heard(queue: &[u8], from: usize) -> HashMap<Wd, Heard> {
+    let mut heard = HashMap::new();
+    let mut events = Events::new(queue.get(from..).unwrap_or_default());
+    loop {
+        let at = from + events.offset();
+        let Some(Ok(event)) = events.next() else {
+            return heard;
+        };
+        let Some(wd) = event.wd else {
+            continue;
+        };
+        let entry = heard.entry(wd).or_insert(Heard {
+            first: at,
+            ended: None,
+        });
+        if event.mask == Mask::IGNORED {
+            entry.ended.get_or_insert(at);
+        }
+    }
+}
+
+/// The queue without the events without names that lie at these bytes.
+pub(super) fn without(queue: &[u8], mut removed: Vec<usize>) -> Vec<u8> {
+    removed.sort_unstable();
+    let mut rest = Vec::with_capacity(queue.len());
+    let mut from = 0;
+    for at in removed {
+        rest.extend_from_slice(&queue[from..at]);
+        from = at + HEADER;
+    }
+    rest.extend_from_slice(&queue[from..]);
+    rest
 }
 
 /// As [`find`], an `IN_IGNORED` whose wd is wanted; and that wd.

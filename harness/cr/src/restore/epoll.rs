@@ -23,7 +23,8 @@ pub(super) struct Numbers<'a> {
 /// Registers everything that a set waits for.
 ///
 /// One that has fired and waits to be armed again comes first, so that nothing else is in the set
-/// when it has to fire once more.
+/// when it has to fire once more; then those whose edge was reported already, which is taken once
+/// more.
 pub(super) fn register(
     set: RawFd,
     epoll: &Epoll,
@@ -52,7 +53,16 @@ pub(super) fn register(
             _ => add(set, interest, numbers)?,
         }
     }
-    armed
+    let (seen, unseen): (Vec<&Interest>, Vec<&Interest>) =
+        armed.into_iter().partition(|interest| interest.seen);
+    for interest in &seen {
+        add(set, interest, numbers)?;
+    }
+    if !seen.is_empty() {
+        // Nothing else in the set is ready yet.
+        raw::epoll_poll(set, seen.len()).context("epoll_wait", "")?;
+    }
+    unseen
         .into_iter()
         .try_for_each(|interest| add(set, interest, numbers))
 }

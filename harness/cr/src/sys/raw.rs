@@ -262,6 +262,22 @@ pub fn epoll_poll(epoll: i32, most: usize) -> Result<Vec<(u32, u64)>, Errno> {
         .collect())
 }
 
+/// poll(2) on one descriptor without waiting: which of the events it has.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn poll_now(fd: i32, events: i16) -> Result<i16, Errno> {
+    let mut entry = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd, and the count says one.
+    let returned = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    Errno::result(returned).map(|_| entry.revents)
+}
+
 /// poll(2) on one descriptor for `POLLIN`, waiting at most `timeout_ms`; whether it is readable.
 ///
 /// # Errors

@@ -1,12 +1,13 @@
 //! A live group whose queue is taken and put back, undisturbed and disturbed.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 
 use cr::queue::{Basket, LiveWatch, Memory, Phase, Window, drain, put_back, take};
 use cr::sys::watch;
 use fsnotify::inotify::Mask;
 use fsnotify::{Wd, fdinfo};
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fchmod};
@@ -27,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             disturbed,
         ),
         Trial::test("an_empty_queue_is_not_put_back", empty),
+        Trial::ignorable_test("a_live_group_may_have_more_watches_than_events", many),
     ]
 }
 
@@ -263,4 +265,55 @@ fn empty() -> Result<(), Failed> {
     assert_eq!(put_back(group.as_fd(), &[], &mut basket)?, Window::Quiet);
     watch::rm_watch(group.as_fd(), wd)?;
     Ok(())
+}
+
+/// The ends of as many watches would overflow the queue, were they not read in between.
+fn many() -> Result<Completion, Failed> {
+    let n_watches = cr::queue::limit()? + 100;
+    let (_, hard) = cr::sys::descriptor::raise_file_limit()?;
+    if hard < u64::try_from(n_watches)? + 100 {
+        return Ok(Completion::ignored_with(format!(
+            "{hard} descriptors at most"
+        )));
+    }
+    let directory = tempfile::tempdir()?;
+    let group = watch::init()?;
+    let group = group.as_fd();
+    let mut targets = Vec::new();
+    for n in 0..n_watches {
+        let path = directory.path().join(n.to_string());
+        std::fs::write(&path, "")?;
+        let target = open(&path, OFlag::O_PATH, Mode::empty())?;
+        let mask = Mask(libc::IN_ATTRIB);
+        match watch::add_watch_on(group, &target, mask) {
+            Ok(wd) => targets.push((wd, mask, target)),
+            Err(errno @ Errno::ENOSPC) => {
+                return Ok(Completion::ignored_with(format!(
+                    "inotify_add_watch: {errno}"
+                )));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let path = directory.path().join("0");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    let watches: Vec<LiveWatch<'_>> = targets
+        .iter()
+        .rev()
+        .map(|(wd, mask, target)| LiveWatch {
+            wd: *wd,
+            mask: *mask,
+            target: target.as_fd(),
+        })
+        .collect();
+    let fdinfo = format!("/proc/self/fdinfo/{}", group.as_raw_fd());
+    let info = std::fs::read(&fdinfo)?;
+    let mut basket = Memory::default();
+    take(group, &mut basket)?;
+    let window = put_back(group, &watches, &mut basket)?;
+    // A group of ours with as many watches listened.
+    assert_eq!(window, Window::Quiet, "of {n_watches} watches");
+    assert!(std::fs::read(&fdinfo)? == info, "fdinfo is another");
+    assert_eq!(drain(group)?.len(), 16);
+    Ok(Completion::Completed)
 }

@@ -357,7 +357,12 @@ impl Walk<'_> {
         }
         let mut below = Vec::new();
         let mut n_entries = 0;
-        for entry in dir.iter().flatten() {
+        for entry in dir.iter() {
+            // readdir(3) would say the same again, for ever: of a dead process's net, for one.
+            let Ok(entry) = entry else {
+                self.n_unread.fetch_add(1, Ordering::Relaxed);
+                break;
+            };
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;

@@ -2,26 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::layout::{self, Layout};
 use super::plan::Scene;
 use super::script::State;
-use crate::sys::block::{Mounted, mount_memory};
+use crate::ext4::{self, Layout};
+use crate::sys::block::Mounted;
 use crate::sys::{fanotify, path, raw};
-
-/// The options that keep the kernel from working on it in the background.
-const OPTIONS: [&std::ffi::CStr; 3] = [
-    c"noinit_itable",
-    c"no_prefetch_block_bitmaps",
-    c"noblock_validity",
-];
 
 pub(super) struct Ground {
     pub(super) mounted: Mounted,
@@ -36,22 +26,7 @@ impl Ground {
     pub(super) fn new(fsid: [u32; 2], scenes: &[&Scene]) -> Result<Self, Failed> {
         let call = |name| move |errno| (name, errno);
         let (layout, spare) = layout_for(fsid, scenes);
-        let pieces = layout.pieces();
-        let memory = memfd_create(c"notifreeze-forge", MFdFlags::MFD_CLOEXEC);
-        let memory = File::from(memory.map_err(call("memfd_create"))?);
-        let io = |name| {
-            move |error: std::io::Error| {
-                (
-                    name,
-                    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-                )
-            }
-        };
-        memory.set_len(pieces.size).map_err(io("ftruncate"))?;
-        for (at, bytes) in &pieces.written {
-            memory.write_all_at(bytes, *at).map_err(io("pwrite"))?;
-        }
-        let mounted = mount_memory(&memory, c"ext4", &OPTIONS)?;
+        let mounted = layout.mount()?;
         let root = mounted.root.as_raw_fd();
         let shown = fanotify::fsid(Path::new(&format!("/proc/self/fd/{root}")));
         if shown.map_err(call("statfs"))? != fsid {
@@ -71,8 +46,8 @@ impl Ground {
 fn layout_for(fsid: [u32; 2], scenes: &[&Scene]) -> (Layout, u32) {
     let inodes = scenes.iter().flat_map(|scene| scene.inodes());
     let mut free: BTreeSet<u32> = inodes.map(|inode| inode.ino).collect();
-    free.remove(&layout::ROOT);
-    let mut others = (layout::FIRST..).filter(|ino| !free.contains(ino));
+    free.remove(&ext4::ROOT);
+    let mut others = (ext4::FIRST..).filter(|ino| !free.contains(ino));
     let (home, spare) = (others.next(), others.next());
     let (home, spare) = (home.expect("a number"), spare.expect("a number"));
     free.insert(spare);

@@ -7,7 +7,7 @@ use std::fmt;
 use fsnotify::event::fanotify::{Event, Events, Fid, NO_FD, Record};
 use fsnotify::fanotify::{InitFlags, Mask};
 
-use super::layout;
+use crate::ext4;
 
 /// Longest queue that is made again: each event takes two calls for its mark and some ten more.
 pub const MAX_EVENTS: usize = 16_384;
@@ -102,7 +102,7 @@ impl fmt::Display for Reason {
             Self::Alive(pid) => {
                 write!(
                     f,
-                    "made by process {pid}, which lives and makes no event twice"
+                    "made by process {pid}, which lives and would have to make it again itself"
                 )
             }
             Self::Handle { kind, n_bytes } => write!(
@@ -380,7 +380,7 @@ fn inode(fid: &Fid) -> Result<Inode, Reason> {
     };
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 of 8"));
     let (ino, generation) = (word(0), word(4));
-    if ino != layout::ROOT && !(layout::FIRST..=layout::LAST).contains(&ino) {
+    if ino != ext4::ROOT && !(ext4::FIRST..=ext4::LAST).contains(&ino) {
         return Err(Reason::Inode(ino));
     }
     Ok(Inode { ino, generation })
@@ -412,7 +412,7 @@ fn check(scene: &Scene, bit: u64, folder: bool) -> Result<(), Reason> {
         return Err(Reason::Operation(mask));
     }
     if let Some(Inode { ino, .. }) = object {
-        let root = ino == layout::ROOT;
+        let root = ino == ext4::ROOT;
         let is_root = root && folder && bit & SELF == 0 && folders.is_empty();
         if root && !is_root || folders.iter().any(|folder| folder.ino == ino) {
             return Err(Reason::Inode(ino));

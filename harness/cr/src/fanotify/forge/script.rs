@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 
-use super::layout::ROOT;
 use super::plan::{self, Entry, Happening, Inode, Scene};
+use crate::ext4::ROOT;
 
 /// A system call, below the root of the filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -287,7 +287,7 @@ impl Reader<'_> {
             Some(file) => {
                 let dir = nix::dir::Dir::from_fd(file).map_err(|errno| failed(errno.into()))?;
                 dir.into_iter()
-                    .filter_map(Result::ok)
+                    .map_while(Result::ok)
                     .map(|entry| entry.file_name().to_bytes().to_vec())
                     .filter(|name| name != b"." && name != b"..")
                     .collect()

@@ -1,18 +1,27 @@
-//! The bytes of an empty filesystem in which the kernel can take only the inode numbers that it is
-//! meant to take: ext2 of revision 1 with blocks of 4096 bytes.
+//! Filesystems of memory, which nothing but a descriptor holds, and the bytes of an empty one in which
+//! the kernel can take only the inode numbers that it is meant to take: ext2 of revision 1 with
+//! blocks of 4096 bytes, which is an ext4 without extents and journal.
 //!
 //! Every inode is marked as used, but for the wanted ones; so whatever is made there takes one of
 //! these. Of a group of inodes without a wanted one nothing is written but its descriptor: the
 //! kernel reads no bitmap of a group that has nothing free.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
-pub(super) const ROOT: u32 = 2;
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::sys::block::{Mounted, mount_memory};
+
+pub(crate) const ROOT: u32 = 2;
 /// Numbers below it, but for the root, are reserved (`EXT4_GOOD_OLD_FIRST_INO`).
-pub(super) const FIRST: u32 = 11;
+pub(crate) const FIRST: u32 = 11;
 /// More groups would have more inodes than 32 bits count.
 const MAX_GROUPS: u32 = 131_071;
-pub(super) const LAST: u32 = MAX_GROUPS * INODES;
+pub(crate) const LAST: u32 = MAX_GROUPS * INODES;
 
 const BLOCK: u32 = 4096;
 /// Blocks of a group, and inodes of a group: as many as the bits of a block.
@@ -27,25 +36,65 @@ const TABLE: u32 = INODES * INODE_SIZE / BLOCK;
 /// filesystem by its UUID finds this one.
 const OURS: [u8; 8] = *b"notifrze";
 
+/// The options that keep the kernel from working on it in the background.
+const OPTIONS: [&CStr; 3] = [
+    c"noinit_itable",
+    c"no_prefetch_block_bitmaps",
+    c"noblock_validity",
+];
+
 /// An empty filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub struct Layout {
     /// What statfs(2) is to say (`uuid_to_fsid`: the exclusive or of the two halves).
-    pub(super) fsid: [u32; 2],
+    pub fsid: [u32; 2],
     /// A directory in the root.
-    pub(super) home: (u32, Vec<u8>),
+    pub home: (u32, Vec<u8>),
     /// The numbers that new inodes get.
-    pub(super) free: BTreeSet<u32>,
+    pub free: BTreeSet<u32>,
 }
 
 /// What stands where; zeroes elsewhere.
-pub(super) struct Pieces {
-    pub(super) size: u64,
-    pub(super) written: Vec<(u64, Vec<u8>)>,
+struct Pieces {
+    size: u64,
+    written: Vec<(u64, Vec<u8>)>,
 }
 
 impl Layout {
-    pub(super) fn pieces(&self) -> Pieces {
+    /// Room for some thousand files in a directory of this name.
+    #[must_use]
+    pub fn small(fsid: [u32; 2], home: &[u8]) -> Self {
+        Self {
+            fsid,
+            home: (FIRST, home.to_vec()),
+            free: (FIRST + 1..8 * 512).collect(),
+        }
+    }
+
+    /// Mounts it, in no mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// The first call that failed, and its errno.
+    pub fn mount(&self) -> Result<Mounted, (&'static str, Errno)> {
+        let call = |name| move |errno| (name, errno);
+        let memory = memfd_create(c"notifreeze-ext4", MFdFlags::MFD_CLOEXEC);
+        let memory = File::from(memory.map_err(call("memfd_create"))?);
+        let io = |name| {
+            move |error: std::io::Error| {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                (name, Errno::from_raw(errno))
+            }
+        };
+        let pieces = self.pieces();
+        memory.set_len(pieces.size).map_err(io("ftruncate"))?;
+        for (at, bytes) in &pieces.written {
+            memory.write_all_at(bytes, *at).map_err(io("pwrite"))?;
+        }
+        mount_memory(&memory, c"ext4", &OPTIONS)
+    }
+
+    fn pieces(&self) -> Pieces {
         let highest = self.free.last().copied().unwrap_or(0).max(self.home.0);
         let shape = Shape::new(highest);
         let mut written = vec![
