@@ -62,6 +62,22 @@ fn json_has_numbers_as_numbers() {
 }
 
 #[test]
+fn json_has_the_numbers_of_a_lock() {
+    let input = b"pos:\t0\nflags:\t00\nlock:\t1: FLOCK  ADVISORY  WRITE 4423 00:1a:1039 0 EOF\n\
+        inotify wd:1 ino:5 sdev:6 mask:1 ignored_mask:20 \n";
+    let output = notifreeze(&["-", "--json"], input);
+    let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let lock = &value["locks"][0];
+    assert_eq!((&lock["number"], &lock["pid"]), (&1.into(), &4423.into()));
+    assert_eq!(lock["class"], "FLOCK  ADVISORY");
+    assert_eq!(lock["access"], "WRITE");
+    assert_eq!(lock["file"]["minor"], 0x1a);
+    assert_eq!(lock["file"]["ino"], 1039);
+    assert_eq!((&lock["start"], &lock["end"]), (&0.into(), &Value::Null));
+    assert_eq!(value["watches"][0]["ignored_mask"]["bits"], 0x20);
+}
+
+#[test]
 fn the_table_names_what_is_watched() {
     let input = b"pos:\t0\nflags:\t00\ninotify wd:a ino:9c1 sdev:10300006 mask:100 \
         ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:c109000050f477b8\n";

@@ -48,7 +48,9 @@ macro_rules! words {
             /// Every one, in the order of the words above.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            pub(super) const fn text(self) -> &'static str {
+            /// As printed, with the spaces behind it.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
                 }

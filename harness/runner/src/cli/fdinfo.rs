@@ -326,8 +326,31 @@ fn flags(bits: u64, names: impl ToString) -> Value {
     json!({ "bits": bits, "names": names.to_string() })
 }
 
+/// Null for a lock of which the kernel told nothing.
 fn lock_json(lock: &Lock) -> Value {
-    json!(lock.to_string().trim_end())
+    let Lock::Shown {
+        number,
+        class,
+        access,
+        pid,
+        file,
+        start,
+        end,
+    } = lock
+    else {
+        return Value::Null;
+    };
+    let file =
+        file.map(|file| json!({ "major": file.major, "minor": file.minor, "ino": file.ino.0 }));
+    json!({
+        "number": number,
+        "class": class.text().trim_end(),
+        "access": access.text().trim_end(),
+        "pid": pid,
+        "file": file,
+        "start": start,
+        "end": end,
+    })
 }
 
 fn watch_json(watch: &Watch) -> Value {
@@ -336,6 +359,7 @@ fn watch_json(watch: &Watch) -> Value {
         "ino": watch.ino.0,
         "sdev": sdev_json(watch.sdev),
         "mask": flags(watch.mask.0.into(), watch.mask),
+        "ignored_mask": flags(watch.ignored_mask.0.into(), watch.ignored_mask),
         "handle": watch.handle.as_ref().map(handle_json),
     })
 }
