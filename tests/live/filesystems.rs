@@ -235,12 +235,15 @@ fn who_may_not_look_at_a_process_is_told_so() {
     let watching = [program.to_str().unwrap(), "-m", "-q", &path];
     let plain = Running::start(&place, &[&user[..], &watching[..]].concat(), 1);
     // Root, and the user whose process it is.
-    assert_eq!(names(&explain(plain.pid(), &[])), [path.clone()]);
+    assert_eq!(
+        names(&explain(plain.pid(), &[])),
+        std::slice::from_ref(&path)
+    );
     let own = explained_to("65534", &notifreeze, plain.pid());
     let errors = String::from_utf8_lossy(&own.stderr);
     assert_eq!(own.status.code(), Some(0), "{errors}");
     let explanation: Value = serde_json::from_slice(&own.stdout).unwrap();
-    assert_eq!(names(&explanation), [path.clone()]);
+    assert_eq!(names(&explanation), std::slice::from_ref(&path));
     // Another one.
     let other = explained_to("65533", &notifreeze, plain.pid());
     let errors = String::from_utf8_lossy(&other.stderr);

@@ -7,6 +7,7 @@
 mod around_criu;
 mod filesystems;
 mod names;
+mod outlook;
 mod programs;
 mod recording;
 mod schema;

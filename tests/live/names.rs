@@ -2,6 +2,8 @@
 //! unlink, on a disk, on tmpfs, on overlayfs.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use super::programs::{Ground, Place, Running, explain, find, is_root, names, skip};
 
@@ -55,7 +57,10 @@ fn inotifywait_is_followed_through_a_rename() {
             continue;
         }
         let moved = ["dir", "dir/file", "moved", "moved/renamed", "moved/sub"];
-        check(&running, ground, &moved.map(|name| place.path(name)));
+        let moved = moved.map(|name| place.path(name));
+        check(&running, ground, &moved);
+        fs::remove_dir(running.see(&moved[4])).unwrap();
+        check(&running, ground, &moved[..4]);
     }
 }
 
@@ -90,19 +95,37 @@ fn tail_by_name_watches_the_file_and_its_directory() {
 }
 
 #[test]
-fn node_watches_a_tree_directory_by_directory() {
+fn node_is_followed_through_a_rename_and_an_unlink() {
     let Some(program) = find("node") else {
         return;
     };
     for ground in grounds() {
         let place = Place::on(ground);
-        let expected = ["dir", "dir/sub", "dir/file"].map(|name| place.path(name));
-        let script = "for (const path of process.argv.slice(1)) \
-                      require('fs').watch(path, () => {}); setInterval(() => {}, 1e6);";
+        let names = ["dir", "dir/sub", "new/sub", "new/file"];
+        let expected = names.map(|name| place.path(name));
+        // Holds the last one open.
+        let script = "const fs = require('fs'), paths = process.argv.slice(1); \
+                      fs.openSync(paths.at(-1)); \
+                      for (const path of paths) fs.watch(path, () => {});";
         let mut command = vec![program.to_str().unwrap(), "-e", script];
         command.extend(expected.iter().map(String::as_str));
-        let running = Running::start(&place, &command, 3);
+        let running = Running::start(&place, &command, 4);
         check(&running, ground, &expected);
+        let [moved, file] = ["new/moved", "new/file"].map(|name| place.path(name));
+        fs::remove_dir(running.see(&place.path("new/sub"))).unwrap();
+        fs::rename(running.see(&file), running.see(&moved)).unwrap();
+        check(
+            &running,
+            ground,
+            &[expected[0].clone(), expected[1].clone(), moved.clone()],
+        );
+        fs::remove_file(running.see(&moved)).unwrap();
+        let ghost = format!("ghost {moved}");
+        check(
+            &running,
+            ground,
+            &[expected[0].clone(), expected[1].clone(), ghost],
+        );
     }
 }
 
@@ -162,25 +185,35 @@ fn fatrace_marks_the_mount_that_it_works_in() {
 }
 
 #[test]
-fn udevd_is_followed_to_its_rules() {
-    let Some(program) = find("systemd-udevd") else {
+fn udevd_watches_the_device_that_it_was_told_of() {
+    let (Some(program), Some(_)) = (find("systemd-udevd"), find("udevadm")) else {
         return;
     };
     if !is_root() {
         return skip("systemd-udevd takes root");
     }
+    if !Path::new("/sys/block/loop0/uevent").exists() {
+        return skip("no loop device to tell it of");
+    }
+    // A /dev of its own: what it does to the node is done to no other.
     let place = Place::on(Ground::Disk);
     let script = format!(
-        "mount -t tmpfs none /run && mkdir -p /run/udev /etc/udev/rules.d && exec {}",
+        "mount -t tmpfs none /run && mkdir -p /run/udev && mount -t tmpfs none /dev && \
+         mknod /dev/null c 1 3 && mknod /dev/loop0 b 7 0 && exec {}",
         program.display()
     );
     let running = Running::start(&place, &["sh", "-c", &script], 0);
     running.wait_for_group();
-    let seen = names(&explain(running.pid(), &[]));
-    // Which devices it watches differs between machines; that each is named does not.
-    assert!(
-        seen.iter()
-            .all(|name| name.contains("udev") || name.starts_with("/dev")),
-        "{seen:?}"
-    );
+    let there = format!("--target={}", running.pid());
+    let tell = |args: &[&str]| {
+        let mut udevadm = Command::new("nsenter");
+        udevadm.args([&there, "--mount", "udevadm"]).args(args);
+        assert!(udevadm.status().unwrap().success(), "{args:?}");
+    };
+    tell(&["control", "--ping"]);
+    tell(&["trigger", "--action=change", "--sysname-match=loop0"]);
+    running.wait_for(1);
+    check(&running, Ground::Tmpfs, &["/dev/loop0".to_owned()]);
+    fs::rename(running.see("/dev/loop0"), running.see("/dev/moved")).unwrap();
+    check(&running, Ground::Tmpfs, &["/dev/moved".to_owned()]);
 }

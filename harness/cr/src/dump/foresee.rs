@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use fsnotify::fanotify::InitFlags;
 use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
@@ -23,6 +24,8 @@ pub struct Foreseen {
     pub refusals: BTreeMap<i32, Vec<DumpError>>,
     /// What the image would declare as lost. By number of descriptor.
     pub losses: BTreeMap<i32, Vec<Loss>>,
+    /// What the image may declare as lost: only the dump finds out. By number of descriptor.
+    pub doubts: BTreeMap<i32, Vec<Loss>>,
 }
 
 /// Foresees a dump with [`DumpOptions::only_groups`].
@@ -135,13 +138,25 @@ fn too_large(found: &Found, options: &DumpOptions) -> Option<DumpError> {
 
 /// Events of fanotify are read and named one by one by a dump; here they are only counted.
 fn unread(image: &Image, index: usize, held: &Held, foreseen: &mut Foreseen) {
-    if !matches!(image.files[index].object, Some(Object::Fanotify(_))) {
+    let Some(Object::Fanotify(group)) = &image.files[index].object else {
         return;
-    }
-    if let Ok(bytes @ 1..) = inspect::unread(&held.file) {
-        let object = format!("{}: {bytes} bytes of unread events", held.place);
-        let reason = "no call makes them again";
-        let loss = Loss::new(4, object, reason);
-        foreseen.losses.entry(held.fd).or_default().push(loss);
-    }
+    };
+    let Ok(bytes @ 1..) = inspect::unread(&held.file) else {
+        return;
+    };
+    let flags = InitFlags(group.init_flags);
+    let reports = InitFlags::REPORT_FID.0 | InitFlags::REPORT_DIR_FID.0;
+    let is_forged = flags.0 & reports != 0 && !flags.contains(InitFlags::REPORT_MNT);
+    let object = format!("{}: {bytes} bytes of unread events", held.place);
+    let (found, reason) = match is_forged {
+        true => (
+            &mut foreseen.doubts,
+            "they are made again if a filesystem can be forged for them, which is tried at the dump",
+        ),
+        false => (&mut foreseen.losses, "no call makes them again"),
+    };
+    found
+        .entry(held.fd)
+        .or_default()
+        .push(Loss::new(4, object, reason));
 }

@@ -1,7 +1,9 @@
 //! What a checkpoint would lose or refuse, engine by engine, said beforehand.
 
-use cr::DumpErrorKind;
+use std::collections::BTreeMap;
+
 use cr::dump::{Foreseen, foresee};
+use cr::{DumpErrorKind, Loss};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -46,6 +48,8 @@ pub enum Effect {
     RestoreFails,
     /// The restored process lacks it, or has it otherwise.
     Lost,
+    /// Perhaps: only the dump finds out.
+    MayBeLost,
 }
 
 /// The builtin engine, asked for each process. Nothing is taken from them.
@@ -102,17 +106,21 @@ fn of_one(process: &Process, foreseen: Foreseen) -> Vec<Finding> {
             },
         })
     });
-    let losses = foreseen.losses.into_iter().flat_map(|(fd, losses)| {
-        losses.into_iter().map(move |loss| Finding {
-            effect: Effect::Lost,
+    let lost = |effect, losses: BTreeMap<i32, Vec<Loss>>| {
+        let each = losses.into_iter();
+        let each = each.flat_map(|(fd, losses)| losses.into_iter().map(move |loss| (fd, loss)));
+        each.map(move |(fd, loss)| Finding {
+            effect,
             pid,
             fd: Some(fd),
             object: Some(loss.object),
             why: loss.reason,
             advice: None,
         })
-    });
-    refusals.chain(losses).collect()
+    };
+    let losses = lost(Effect::Lost, foreseen.losses);
+    let doubts = lost(Effect::MayBeLost, foreseen.doubts);
+    refusals.chain(losses).chain(doubts).collect()
 }
 
 fn advice(process: &Process, kind: &DumpErrorKind) -> Option<String> {

@@ -45,6 +45,9 @@ pub struct Target {
     pub numbers_match: bool,
     #[serde(skip)]
     pub symbolic_link: bool,
+    /// What it takes of its disk, which for a file with holes is less than its size.
+    #[serde(skip)]
+    pub disk_bytes: u64,
     /// Whether a descriptor of the processes that were asked for holds it open.
     #[serde(skip)]
     pub held: bool,
@@ -280,6 +283,7 @@ fn without_search(inside: &Inside<'_>, wanted: Wanted, known: &[Known]) -> Targe
         handle: None,
         numbers_match: false,
         symbolic_link: false,
+        disk_bytes: 0,
         held: known.iter().any(|one| one.is_descriptor && one.is(&wanted)),
         filesystem,
     };
@@ -317,6 +321,7 @@ fn consider(inside: &Inside<'_>, wanted: &Wanted, one: &Known, target: &mut Targ
     target.symbolic_link = one.stat.mode & libc::S_IFMT == libc::S_IFLNK;
     target.links = Some(one.stat.nlink);
     target.size = Some(one.stat.size);
+    target.disk_bytes = one.stat.blocks * 512;
     if let Some(stat) = leads_to(inside, &one.path, wanted) {
         target.numbers_match =
             super::home::sdev(stat.device) == wanted.device && stat.ino == wanted.ino.0;

@@ -153,6 +153,7 @@ fn show_outlook(text: &mut String, outlook: &Outlook) {
         Some(Effect::DumpFails) => "the dump fails",
         Some(Effect::RestoreFails) => "the restore fails",
         Some(Effect::Lost) => "works, with losses",
+        Some(Effect::MayBeLost) => "works, perhaps with losses",
     };
     line!(text, "{}{version}: {verdict}", outlook.engine);
     line!(text, "  {}", outlook.note);
@@ -166,6 +167,7 @@ fn show_finding(text: &mut String, finding: &Finding) {
         Effect::DumpFails => "dump fails",
         Effect::RestoreFails => "restore fails",
         Effect::Lost => "lost",
+        Effect::MayBeLost => "may be lost",
     };
     let fd = finding
         .fd

@@ -13,7 +13,7 @@ use crate::live::explain::{Group, GroupKind, Mark, MarkOn, Process, Watch};
 use crate::live::place::{HandleResult, Name, Target, lacks_privilege};
 
 /// The newest version that these rules were held against.
-const KNOWN: &str = "4.2";
+const KNOWN: &str = "4.2.1";
 /// The default of `--ghost-limit`.
 const GHOST_LIMIT: u64 = 1 << 20;
 /// Where `irmap_lookup` searches without being asked.
@@ -56,7 +56,7 @@ pub fn of_criu(processes: &[Process], criu: &Criu) -> Outlook {
 }
 
 struct Rules {
-    /// Newer than 4.2, `check_open_handle` looks for a path where overlayfs opens no handle.
+    /// Newer than 4.2.1, `check_open_handle` looks for a path where overlayfs opens no handle.
     resolves_overlayfs: bool,
 }
 
@@ -172,19 +172,22 @@ impl Rules {
         }
     }
 
+    /// `dump_ghost_file` counts blocks, so holes are not over its limit.
     fn ghost(&self, target: &Target, at: &mut At<'_>) {
-        match target.size {
-            Some(size) if size > GHOST_LIMIT && target.directory == Some(false) => at.add(
+        let bytes = target.disk_bytes;
+        if bytes > GHOST_LIMIT && target.directory == Some(false) {
+            at.add(
                 Effect::DumpFails,
-                &format!("an open file without a name of {size} bytes is over the limit"),
-                Some(format!("--ghost-limit {size}")),
-            ),
-            Some(_) | None => at.add(
+                &format!("an open file without a name of {bytes} bytes is over the limit"),
+                Some(format!("--ghost-limit {bytes}")),
+            );
+        } else {
+            at.add(
                 Effect::Lost,
-                "restore makes the file again under a passing name; whoever watches its directory \
-                 hears that",
+                "restore makes the file again under a passing name and watches that; the watch is \
+                 gone with the name, and whoever watches the directory hears both",
                 None,
-            ),
+            );
         }
     }
 
