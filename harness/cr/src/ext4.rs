@@ -61,16 +61,6 @@ struct Pieces {
 }
 
 impl Layout {
-    /// Room for some thousand files in a directory of this name.
-    #[must_use]
-    pub fn small(fsid: [u32; 2], home: &[u8]) -> Self {
-        Self {
-            fsid,
-            home: (FIRST, home.to_vec()),
-            free: (FIRST + 1..8 * 512).collect(),
-        }
-    }
-
     /// Mounts it, in no mount namespace.
     ///
     /// # Errors
