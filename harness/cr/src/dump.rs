@@ -267,7 +267,9 @@ impl Dump {
         let losses = self
             .taken
             .put_back(&self.image, &self.held, &mut self.places)?;
-        Ok((self.image, losses))
+        files::take_edges(&self.image, &self.held)?;
+        let accessed = files::accessed(&self.image, &self.held);
+        Ok((self.image, losses.into_iter().chain(accessed).collect()))
     }
 
     fn forget(self) -> Result<Image, DumpError> {

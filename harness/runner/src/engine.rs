@@ -38,6 +38,8 @@ pub enum EngineSpec {
     Control,
     /// Our own dump and restore.
     Builtin,
+    /// Our own dump of a subject that runs on: nothing is restored.
+    Copy,
     /// Builtin with other policies than its own; two of them are `classic`.
     Policies(Policies),
     /// Builtin with one planted defect.
@@ -55,6 +57,7 @@ impl EngineSpec {
         match self {
             Self::Control => "control",
             Self::Builtin => "builtin",
+            Self::Copy => "copy",
             Self::Policies(policies) => policies.name(),
             Self::Saboteur(_) => "saboteur",
             Self::Criu(_) => "criu",
@@ -78,6 +81,7 @@ impl EngineSpec {
             Self::Criu(criu) => criu.flavour,
             Self::Control
             | Self::Builtin
+            | Self::Copy
             | Self::Policies(_)
             | Self::Saboteur(_)
             | Self::Command(_) => Flavour::Host,
@@ -89,7 +93,9 @@ impl EngineSpec {
     pub fn options(&self) -> String {
         let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
         match self {
-            Self::Control | Self::Builtin | Self::Saboteur(_) => format!("--engine {self}"),
+            Self::Control | Self::Builtin | Self::Copy | Self::Saboteur(_) => {
+                format!("--engine {self}")
+            }
             Self::Policies(policies) => policies.options(),
             Self::Criu(criu) => {
                 let program = criu.program.to_string_lossy();
@@ -128,7 +134,9 @@ impl EngineSpec {
     pub fn takes_programs_alone(&self) -> bool {
         match self {
             Self::Criu(_) | Self::Command(_) => true,
-            Self::Control | Self::Builtin | Self::Policies(_) | Self::Saboteur(_) => false,
+            Self::Control | Self::Builtin | Self::Copy | Self::Policies(_) | Self::Saboteur(_) => {
+                false
+            }
         }
     }
 
@@ -149,6 +157,7 @@ impl EngineSpec {
             Self::Criu(criu) => Some(criu),
             Self::Control
             | Self::Builtin
+            | Self::Copy
             | Self::Policies(_)
             | Self::Saboteur(_)
             | Self::Command(_) => None,
@@ -165,7 +174,7 @@ impl EngineSpec {
         }
     }
 
-    /// Reads `control`, `builtin`, `classic`, `saboteur=DEFECT`, `criu`, `criu=PROGRAM`, and `command`, whose
+    /// Reads `control`, `builtin`, `copy`, `classic`, `saboteur=DEFECT`, `criu`, `criu=PROGRAM`, and `command`, whose
     /// command lines come from elsewhere.
     ///
     /// # Errors
@@ -175,6 +184,7 @@ impl EngineSpec {
         match text.split_once('=') {
             None if text == "control" => Ok(Self::Control),
             None if text == "builtin" => Ok(Self::Builtin),
+            None if text == "copy" => Ok(Self::Copy),
             None if text == "classic" => Ok(Self::Policies(Policies::CLASSIC)),
             None if text == "criu" => Ok(Self::Criu(Criu::from_environment())),
             Some(("criu", program)) => Ok(Self::Criu(Criu::at(program.into()))),
@@ -185,7 +195,7 @@ impl EngineSpec {
                 Defect::list()
             )),
             _ => Err(format!(
-                "unknown engine {text:?}: one of control, builtin, classic, criu, command, \
+                "unknown engine {text:?}: one of control, builtin, copy, classic, criu, command, \
                  saboteur=DEFECT"
             )),
         }
@@ -203,7 +213,7 @@ impl fmt::Display for EngineSpec {
                     Err(_) => Ok(()),
                 }
             }
-            Self::Control | Self::Builtin | Self::Policies(_) | Self::Command(_) => {
+            Self::Control | Self::Builtin | Self::Copy | Self::Policies(_) | Self::Command(_) => {
                 f.write_str(self.name())
             }
         }
@@ -266,6 +276,7 @@ pub fn cut(spec: &EngineSpec, shop: &Workshop) -> Result<Cut, CutError> {
             notes: Vec::new(),
         }),
         EngineSpec::Builtin => builtin::cut(shop, Policies::BUILTIN, None),
+        EngineSpec::Copy => builtin::copy(shop),
         EngineSpec::Policies(policies) => builtin::cut(shop, *policies, None),
         EngineSpec::Saboteur(defect) => builtin::cut(shop, Policies::BUILTIN, Some(*defect)),
         EngineSpec::Criu(criu) => criu::cut(shop, criu),

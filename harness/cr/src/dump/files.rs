@@ -398,6 +398,44 @@ fn edges(image: &mut Image, held: &[Held], set: &Held, interests: &mut [Interest
     }
 }
 
+/// Takes the edges that were reported already, in sets of a subject that runs on: a queue that was
+/// put back is a new one.
+pub(super) fn take_edges(image: &Image, held: &[Held]) -> Result<(), DumpError> {
+    for (file, set) in image.files.iter().zip(held) {
+        if let Some(Object::Epoll(epoll)) = &file.object
+            && epoll.interests.iter().any(|interest| interest.seen)
+        {
+            // The set had nothing else to report.
+            raw::epoll_poll(set.file.as_raw_fd(), epoll.interests.len())
+                .map_err(|errno| DumpError::on("epoll_wait", "", errno).at(&set.place))?;
+        }
+    }
+    Ok(())
+}
+
+/// Symbolic links without a name whose time of access the dump changed, by reading them: there is no
+/// other way to read one, and setting a time is heard.
+pub(super) fn accessed(image: &Image, held: &[Held]) -> Vec<Loss> {
+    let mut losses = Vec::new();
+    for (file, held) in image.files.iter().zip(held) {
+        let Some(Object::Place(place)) = file.object else {
+            continue;
+        };
+        let inode = &image.inodes[image.places[place as usize].inode as usize];
+        let is_link = inode.mode & libc::S_IFMT == libc::S_IFLNK;
+        let Some(ghost) = inode.ghost.as_ref().filter(|_| is_link) else {
+            continue;
+        };
+        let now = path::stat(&held.file, c"").map(|stat| stat.accessed);
+        if now != Ok((ghost.accessed.sec, ghost.accessed.nsec)) {
+            let object = format!("{}: time of access", held.place);
+            let reason = "to read where a symbolic link leads is to access it";
+            losses.push(Loss::new(7, object, reason));
+        }
+    }
+    losses
+}
+
 /// An interest that has fired can only be made by firing, and only a group is made to.
 fn disarmed(image: &mut Image, set: &Held, file: usize, interest: &Interest) {
     let is_group = matches!(image.files[file].object, Some(Object::Inotify(_)));

@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 use fsnotify::Wd;
 use fsnotify::fdinfo::{Body, Group, Kind, Level};
 use fsnotify::inotify::Mask;
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
 use super::{DumpOptions, tree};
-use crate::image::{Image, Watch};
+use crate::image::{Image, Owner, Watch};
 use crate::queue::{self, Journal, LiveWatch};
 use crate::sys::handle::with_own_directory;
-use crate::sys::inspect;
+use crate::sys::{descriptor, inspect};
 
 /// A journal that was found, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +41,16 @@ pub enum Outcome {
 }
 
 /// Makes the journal of a group.
-pub(super) fn create(image: &Path, group: &Held) -> Result<(Journal, PathBuf), DumpError> {
+pub(super) fn create(
+    image: &Path,
+    (group, owner): (&Held, Option<Owner>),
+) -> Result<(Journal, PathBuf), DumpError> {
     let path = sibling(image, &format!("{JOURNAL}{}-{}", group.pid, group.fd));
     let name = path.display().to_string();
     let failed = |error: io::Error| DumpError::io("journal", &name, &error);
     let began = began(group.pid).map_err(failed)?;
-    let mut context = format!("{} {} {began}\n", group.pid, group.fd).into_bytes();
+    let owner = owner.map_or_else(String::new, |it| format!(" {} {}", it.kind, it.pid));
+    let mut context = format!("{} {} {began}{owner}\n", group.pid, group.fd).into_bytes();
     context.extend_from_slice(&group.info);
     let journal = Journal::create(&path, &context).map_err(failed)?;
     Ok((journal, path))
@@ -123,7 +128,7 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
     let Some(mut journal) = Journal::open(path).map_err(failed)? else {
         return Ok(Outcome::Untouched);
     };
-    let (pid, fd, start, info) = context(journal.context())
+    let (pid, fd, start, owner, info) = context(journal.context())
         .ok_or_else(|| DumpError::new(&*name, DumpErrorKind::Text("journal".to_owned())))?;
     if began(pid).ok() != Some(start) {
         return Ok(Outcome::Gone { pid: pid.as_raw() });
@@ -144,18 +149,38 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
     })
     .map_err(|errno| DumpError::on("unshare", "", errno))?
     .map_err(|error| error.at(&name))?;
+    if let Some(owner) = owner {
+        set_owner(&group, owner).map_err(|error| error.at(&name))?;
+    }
     let pid = pid.as_raw();
     Ok(Outcome::PutBack { pid, fd })
 }
 
-/// Process, descriptor, when the process began, fdinfo.
-fn context(bytes: &[u8]) -> Option<(Pid, i32, u64, Vec<u8>)> {
+/// Gives a group the owner that it had. One that is gone is told nothing.
+pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> {
+    match descriptor::set_owner(group, owner.kind, owner.pid) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(DumpError::on("fcntl", "F_SETOWN_EX", errno)),
+    }
+}
+
+/// Process, descriptor, when the process began, the group's owner, fdinfo.
+type Context = (Pid, i32, u64, Option<Owner>, Vec<u8>);
+
+fn context(bytes: &[u8]) -> Option<Context> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
     let pid = Pid::from_raw(words.next()?.parse().ok()?);
     let fd = words.next()?.parse().ok()?;
     let began = words.next()?.parse().ok()?;
-    Some((pid, fd, began, bytes[end + 1..].to_vec()))
+    let owner = match (words.next(), words.next()) {
+        (Some(kind), Some(pid)) => Some(Owner {
+            kind: kind.parse().ok().filter(|kind| (0..=2).contains(kind))?,
+            pid: pid.parse().ok().filter(|pid| *pid > 0)?,
+        }),
+        _ => None,
+    };
+    Some((pid, fd, began, owner, bytes[end + 1..].to_vec()))
 }
 
 /// The watches that a group had, and a way to each.

@@ -16,8 +16,9 @@ use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
 use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, MarkKind, Object, Text};
+use crate::image::{Fanotify, Image, MarkKind, Object, Owner, Text};
 use crate::queue::{self, Basket, Journal, Memory, Window};
+use crate::sys::descriptor;
 use crate::{Loss, fanotify};
 
 /// What was read out of the groups.
@@ -30,6 +31,8 @@ struct TakenGroup {
     /// Into [`Image::files`].
     index: usize,
     kept: Kept,
+    /// Who is not told of what happens in the group for now.
+    owner: Option<Owner>,
 }
 
 /// Where the events are that were read.
@@ -90,15 +93,20 @@ impl Taken {
             }
             let at = |error: DumpError| error.at(&group.place);
             let own = own.get(&index).cloned().unwrap_or_default();
+            let is_async = image.files[index].flags.cast_signed() & libc::O_ASYNC != 0;
+            let owner = image.files[index].owner.filter(|_| is_async);
             refuse_unread(group, policy, own.len()).map_err(at)?;
             let kept = match image_path {
                 None => Kept::Memory(Memory::default()),
                 Some(image) => {
-                    let (journal, path) = journal::create(image, group).map_err(at)?;
+                    let (journal, path) = journal::create(image, (group, owner)).map_err(at)?;
                     Kept::Journal(journal, path)
                 }
             };
-            self.groups.push(TakenGroup { index, kept });
+            self.groups.push(TakenGroup { index, kept, owner });
+            if owner.is_some() {
+                hush(group).map_err(at)?;
+            }
             let taken = self.groups.last_mut().expect("pushed");
             take_one(image, taken, (group, own), policy).map_err(at)?;
         }
@@ -121,9 +129,17 @@ impl Taken {
         places: &mut Places,
     ) -> Result<Vec<Loss>, DumpError> {
         let mut losses = Vec::new();
-        for TakenGroup { index, mut kept } in self.groups {
-            let window = put_back_one(image, held, places, (index, kept.basket()))
-                .map_err(|error| error.at(&held[index].place))?;
+        for TakenGroup {
+            index,
+            mut kept,
+            owner,
+        } in self.groups
+        {
+            let at = |error: DumpError| error.at(&held[index].place);
+            let window = put_back_one(image, held, places, (index, kept.basket())).map_err(at)?;
+            if let Some(owner) = owner {
+                journal::set_owner(&held[index].file, owner).map_err(at)?;
+            }
             losses.extend(window_loss(window, &held[index]));
             forget(kept)?;
         }
@@ -142,6 +158,12 @@ impl Taken {
             .into_iter()
             .try_for_each(|group| forget(group.kept))
     }
+}
+
+/// Takes the group's owner, whom every event would send a signal: those that the dump makes, too.
+fn hush(group: &Held) -> Result<(), DumpError> {
+    descriptor::set_owner(&group.file, 0, 0)
+        .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))
 }
 
 fn forget(kept: Kept) -> Result<(), DumpError> {

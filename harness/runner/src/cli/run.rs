@@ -23,7 +23,7 @@ use crate::suite::{self, Case};
 pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// How to cut: control, builtin, classic, criu, command, saboteur=DEFECT.
+    /// How to cut: control, builtin, copy, classic, criu, command, saboteur=DEFECT.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
     /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.

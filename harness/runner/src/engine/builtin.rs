@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
 use cr::sys::inspect;
-use cr::{DumpError, DumpErrorKind, DumpOptions};
+use cr::{Afterwards, DumpError, DumpErrorKind, DumpOptions};
 use fsnotify::fanotify::InitFlags;
 use nix::libc;
 use nix::unistd::Pid;
@@ -22,6 +22,10 @@ use crate::park::Stop;
 /// The image's name in the folder of a cut.
 const IMAGE: &str = "image.nf";
 
+/// The group of invariants about unread events.
+const QUEUE: u8 = 4;
+/// The group of invariants about what is seen of edges.
+const BEHAVIOUR: u8 = 6;
 /// The group of invariants about other watchers.
 const BYSTANDERS: u8 = 8;
 /// The group of invariants about the visible tree.
@@ -86,6 +90,26 @@ pub(super) fn cut(
         ))),
         Stop::TimedOut => Err(CutError::Failed("restore: no end of it".to_owned())),
     }
+}
+
+/// Dumps the subject, which runs on with its queues.
+pub(super) fn copy(shop: &Workshop) -> Result<Cut, CutError> {
+    let options = DumpOptions {
+        root: shop.world.to_path_buf(),
+        paths: shop.names.to_vec(),
+        ..DumpOptions::default()
+    };
+    let path = shop.images.join(IMAGE);
+    let (image, more) = cr::dump_to_file(shop.subject, &path, (&options, Afterwards::RunsOn))
+        .map_err(|error| CutError::Refused(format!("{error} by copy")))?;
+    // Of what the image lacks, the subject lacks what comes of reading a queue and making it again.
+    let made_again = image.losses().into_iter();
+    let made_again = made_again.filter(|loss| matches!(loss.invariant, QUEUE | BEHAVIOUR));
+    Ok(Cut {
+        subject: shop.subject,
+        losses: made_again.chain(more).map(loss).collect(),
+        notes: Vec::new(),
+    })
 }
 
 /// A descriptor of every group of the image whose end nobody has to wait for: one that holds no file,
