@@ -52,10 +52,15 @@ pub fn fdinfo(text: &[u8]) {
     }
 }
 
-/// All that [`fdinfo`] checks of one text or another.
+/// All that [`fdinfo`] checks of one text or another, and pieces with locks split whatever the length.
 pub fn fdinfo_whole(text: &[u8]) {
     check_text(text);
     check_pieces(text, piece(text), options(text));
+    let glued = Options {
+        glued_locks: true,
+        ..Options::new(Level::Lenient)
+    };
+    check_pieces(text, piece(text), glued);
 }
 
 fn choice(text: &[u8]) -> usize {
