@@ -308,6 +308,8 @@ fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
             let file = u32::try_from(file).expect("fewer descriptions than descriptors");
             interests.push(Interest { file, ..interest });
         }
+        // The kernel lists them by the addresses of their descriptions, in an order of no meaning.
+        interests.sort_by_key(|interest| (interest.fd, interest.file));
         edges(image, held, holder, &mut interests);
         image.files[index].object = Some(Object::Epoll(Epoll { interests }));
     }
