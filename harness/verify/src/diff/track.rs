@@ -106,6 +106,11 @@ impl<'a> Track<'a> {
                     let group = self.reads.clone();
                     let group =
                         group.map(|group| self.shared.get(&group).cloned().unwrap_or(group));
+                    // A child that was made since has what the main process has.
+                    let group = group.map(|(process, fd)| {
+                        let is_known = self.unread.contains_key(&(process.clone(), fd));
+                        (process.filter(|_| is_known), fd)
+                    });
                     group.and_then(|group| self.unread.get_mut(&group))
                 }
                 // At the end the queues of all processes are drained, the main process's first.

@@ -225,13 +225,15 @@ impl Model {
             .and_then(|name| self.waiting.remove(name));
         let Waiting { step, is_denied } =
             waiting.ok_or(Stop::Beyond("a call that did not begin"))?;
-        if is_denied {
-            return Err(EPERM);
-        }
         let whole = Step {
             phase: Phase::Whole,
             ..step
         };
+        if is_denied {
+            // Permission is asked for what there is.
+            self.clone().call(&whole, &mut Vec::new())?;
+            return Err(EPERM);
+        }
         self.call(&whole, &mut Vec::new())
     }
 
