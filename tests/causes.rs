@@ -45,6 +45,10 @@ const FAILURES: &[Cause] = &[
         &["dump failed: *Can't dump that handle: \"*"],
     ),
     cause(
+        "dump opens no handle in a mount that another one covers",
+        &["dump failed: *Can't dump that handle: an object without a known name *"],
+    ),
+    cause(
         "restore fails for a watch that dump kept by handle alone: it knows no mount to open the handle \
          by",
         &["restore failed: *Unable to open (null): No such file or directory"],
