@@ -78,6 +78,10 @@ const FAILURES: &[Cause] = &[
         ],
     ),
     cause(
+        "dump maps an open file to read a build id, and waits for a permission of the stopped listener",
+        &["dump failed: no end: it waits*"],
+    ),
+    cause(
         "restore opens files of one process while another gets its marks back: it hangs if the permission \
          mark is first",
         &["restore failed: no end: it waits*"],
