@@ -54,6 +54,10 @@ const FAILURES: &[Cause] = &[
         &["restore failed: *Unable to open (null): No such file or directory"],
     ),
     cause(
+        "dump takes an open file that a mount covers for one that lost its name",
+        &["dump failed: Can't create link remap for *. Use link-remap option."],
+    ),
+    cause(
         "dump refuses an open file that lost its name but has another, unless --link-remap is given",
         &["dump failed: Can't create link remap for *. Use link-remap option."],
     ),

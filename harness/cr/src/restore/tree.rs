@@ -85,7 +85,21 @@ impl Tree {
             .unwrap_or(&place.path);
         let below = [b"/", below.strip_prefix(b"/").unwrap_or(below)].concat();
         let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
-        open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0).context("open", Text(&place.path))
+        let file = open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0)
+            .context("open", Text(&place.path))?;
+        Ok(self.uncovered(place, &file).unwrap_or(file))
+    }
+
+    /// The same file on the mount itself, where its link in /proc reads as it did: a clone of the
+    /// mount is another one. In a user namespace handles lead to directories alone (`may_decode_fh`
+    /// of fs/fhandle.c), so it is opened by name in the one that it is in.
+    fn uncovered(&self, place: &Place, file: &OwnedFd) -> Option<OwnedFd> {
+        let (directory, name) = self.hidden_parent(place).ok()?;
+        let own = open_beneath(&directory, &name, libc::O_PATH, 0).ok()?;
+        let [own_stat, stat] = [&own, file].map(|file| path::stat(file, c"").ok());
+        let [own_stat, stat] = [own_stat?, stat?];
+        let same = own_stat.ino == stat.ino && own_stat.device == stat.device;
+        same.then_some(own)
     }
 
     /// The directory of a place that something is mounted over, on its own mount, and the last name.
