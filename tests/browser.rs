@@ -1,5 +1,6 @@
 //! The HTML report in a real browser, headless: it opens without an error, its script runs, and its
-//! filters hide what they should.
+//! filters hide what they should. That is shown on a run that has one of everything, and on a real
+//! one: of the whole suite under CRIU, whose page `NOTIFREEZE_REPORT` names (`.ci/run` makes one).
 //!
 //! Skipped with a reason where there is no Chromium; `NOTIFREEZE_STRICT=1` makes that a failure.
 
@@ -13,10 +14,11 @@ use notifreeze::case::Report;
 use notifreeze::engine::EngineSpec;
 use notifreeze::job::Times;
 use notifreeze::report::{self, Results};
-use notifreeze::suite::Case;
+use notifreeze::suite::{self, Case};
 use scenario::{
     Bystander, Bytes, Event, Fact, Loss, Object, Observation, Outcome, Place, Transcript, Watch,
 };
+use serde_json::Value;
 use verify::Verdict;
 
 const SCENARIO: &str = include_str!("../scenarios/inotify/ghost-two_files.scn");
@@ -62,6 +64,36 @@ fn browse(program: &Path, profile: &Path, args: &[&OsStr]) -> Vec<u8> {
     assert!(output.status.success(), "{errors}");
     assert!(!errors.contains("Uncaught"), "{errors}");
     output.stdout
+}
+
+/// A page, opened anew for every question.
+struct Page {
+    browser: PathBuf,
+    profile: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Page {
+    fn new(browser: PathBuf, path: &Path) -> Self {
+        let path = std::path::absolute(path).expect("a working directory");
+        let profile = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            browser,
+            profile,
+            path,
+        }
+    }
+
+    /// Its elements once its script has run, the address having these words at its end.
+    fn dom(&self, query: &str) -> String {
+        let address = format!("file://{}{query}", self.path.display());
+        let args = [OsStr::new("--dump-dom"), OsStr::new(&address)];
+        let dom = browse(&self.browser, self.profile.path(), &args);
+        let dom = String::from_utf8(dom).expect("UTF-8");
+        let is_ready = dom.contains("data-ready=\"yes\"");
+        assert!(is_ready, "{query}: the script did not run to its end");
+        dom
+    }
 }
 
 fn event(wd: i32, mask: u32, name: &str) -> Fact {
@@ -184,10 +216,16 @@ fn results() -> Results {
     Results::of(reports.iter().map(|(case, report)| (case, report)), wall)
 }
 
-/// Names of the scenarios that the page shows, in a DOM that the browser printed.
+/// What the page has of each scenario, in a DOM that the browser printed.
+fn entries(dom: &str) -> impl Iterator<Item = &str> {
+    let cases = dom.split_once("<details class=\"legend\"");
+    let cases = cases.expect("the scenarios end at the legend").0;
+    cases.split("<details id=\"case-").skip(1)
+}
+
+/// Names of the scenarios that the page shows.
 fn shown(dom: &str) -> Vec<&str> {
-    let entries = dom.split("<details id=\"case-").skip(1);
-    let visible = entries.filter(|entry| {
+    let visible = entries(dom).filter(|entry| {
         let tag = entry.split_once('>').map_or("", |(tag, _)| tag);
         !tag.contains("hidden")
     });
@@ -201,37 +239,107 @@ fn shown(dom: &str) -> Vec<&str> {
 fn the_report_opens_and_filters_in_a_browser() {
     let Some(program) = chromium() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let page = folder.path().join("report.html");
-    report::write(&page, &results()).expect("it writes");
-    let dom = |query: &str| {
-        let address = format!("file://{}{query}", page.display());
-        let args = [OsStr::new("--dump-dom"), OsStr::new(&address)];
-        String::from_utf8(browse(&program, &folder.path().join("profile"), &args)).expect("UTF-8")
-    };
-    let all = dom("");
-    assert!(
-        all.contains("data-ready=\"yes\""),
-        "the script did not run to its end"
-    );
+    let file = folder.path().join("report.html");
+    report::write(&file, &results()).expect("it writes");
+    let page = Page::new(program, &file);
     let every = [
         "inotify/pass",
         "inotify/fail",
         "inotify/known",
         "inotify/skip",
     ];
-    assert_eq!(shown(&all), every);
+    assert_eq!(shown(&page.dom("")), every);
     assert_eq!(
-        shown(&dom("?verdict=fail,known")),
+        shown(&page.dom("?verdict=fail,known")),
         ["inotify/fail", "inotify/known"]
     );
-    assert_eq!(shown(&dom("?group=I6")), ["inotify/fail", "inotify/known"]);
-    assert_eq!(shown(&dom("?group=I9")), [""; 0]);
-    assert_eq!(shown(&dom("?text=unread+CRIU")), ["inotify/known"]);
-    let opened = dom("#case-1");
+    assert_eq!(
+        shown(&page.dom("?group=I6")),
+        ["inotify/fail", "inotify/known"]
+    );
+    assert_eq!(shown(&page.dom("?group=I9")), [""; 0]);
+    assert_eq!(shown(&page.dom("?text=unread+CRIU")), ["inotify/known"]);
+    let opened = page.dom("#case-1");
     assert!(
         opened.contains("open=\"\""),
         "the address does not open the scenario"
     );
+}
+
+/// The page of a run of the whole suite under CRIU, and the same run as JSON, which lies beside it.
+fn full_run() -> Option<(PathBuf, Value)> {
+    let Some(page) = std::env::var_os("NOTIFREEZE_REPORT").map(PathBuf::from) else {
+        // Not a want of the machine, but of the caller.
+        eprintln!(
+            "skipped: NOTIFREEZE_REPORT names no page of a run under CRIU, made by: notifreeze run \
+             --engine criu --report target/criu.html --report target/criu.json"
+        );
+        return None;
+    };
+    let json = page.with_extension("json");
+    let text = std::fs::read(&json).unwrap_or_else(|error| panic!("{}: {error}", json.display()));
+    Some((page, serde_json::from_slice(&text).expect("JSON")))
+}
+
+/// Whether a difference of this kind is a defect in the case.
+fn has_defect(case: &Value, is: impl Fn(&Value) -> bool) -> bool {
+    let mut differences = case["differences"].as_array().expect("a list").iter();
+    differences.any(|it| it["unavoidable"].is_null() && is(it))
+}
+
+#[test]
+fn the_report_of_the_suite_under_criu_opens_and_filters_in_a_browser() {
+    let Some(program) = chromium() else { return };
+    let Some((file, run)) = full_run() else {
+        return;
+    };
+    let cases = run["cases"].as_array().expect("a list");
+    let suite = suite::find(&[PathBuf::from("scenarios")]).expect("the suite");
+    assert_eq!(cases.len(), suite.len(), "not of the whole suite");
+    let names = |keep: &dyn Fn(&Value) -> bool| -> Vec<&str> {
+        let kept = cases.iter().filter(|case| keep(case));
+        kept.map(|case| case["name"].as_str().expect("a name"))
+            .collect()
+    };
+    let under_criu = |case: &Value| {
+        case["engine"]
+            .as_str()
+            .is_some_and(|it| it.contains("criu"))
+    };
+    assert_eq!(names(&under_criu).len(), cases.len(), "not under CRIU");
+
+    let page = Page::new(program, &file);
+    let all = page.dom("");
+    assert_eq!(shown(&all), names(&|_| true));
+    for word in ["fail", "broken", "fixed", "known", "pass", "skip"] {
+        let dom = page.dom(&format!("?verdict={word}"));
+        assert_eq!(shown(&dom), names(&|case| case["verdict"] == word));
+        let count = &run["counts"][word];
+        assert!(
+            dom.contains(&format!("<span id=\"shown\">{count}</span> shown")),
+            "not {count} {word} by the page's own count"
+        );
+    }
+    for group in ["I1", "I4"] {
+        let of_group = |it: &Value| {
+            let invariant = it["invariant"].as_str().and_then(|it| it.split('.').next());
+            invariant == Some(group)
+        };
+        let dom = page.dom(&format!("?group={group}"));
+        assert_eq!(shown(&dom), names(&|case| has_defect(case, of_group)));
+    }
+
+    // CRIU drops what is unread, so the pictures of some runs have lost events, right below a cut.
+    let with_lost = names(&|case| has_defect(case, |it| it["kind"] == "lost"));
+    assert!(with_lost.contains(&"criu/queue-dropped"), "{with_lost:?}");
+    let marked = entries(&all).zip(cases).filter(|(entry, case)| {
+        let has_mark = entry.contains("class=\"box lost\"");
+        let has_cut = entry.contains(">checkpoint: cut by criu");
+        assert!(!has_mark || has_cut, "{}: lost without a cut", case["name"]);
+        has_mark
+    });
+    let marked: Vec<_> = marked.map(|(_, case)| &case["name"]).collect();
+    assert_eq!(marked, with_lost, "lost facts without a mark, or the like");
 }
 
 #[test]
