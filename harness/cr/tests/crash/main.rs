@@ -263,7 +263,9 @@ fn kill_restorer_everywhere() -> Result<(), Failed> {
         // Nobody is there now who could hear that it is looked at.
         let tree = subject.tree()?;
         let arguments = [RESTORER, &directory];
-        let ended = Traced::start(&this, &arguments, calls.with_fill)?.run_to_stop(n)?;
+        let restorer = Traced::start(&this, &arguments, calls.with_fill)?;
+        let restorer_pid = restorer.pid();
+        let ended = restorer.run_to_stop(n)?;
         let mut check = || -> Result<bool, Failed> {
             let left = fs::read_dir(image.parent().unwrap())?.count() > 1;
             subject.start_heir(std::process::Command::new(&this).args([HEIR, &directory]))?;
@@ -274,7 +276,7 @@ fn kill_restorer_everywhere() -> Result<(), Failed> {
             if fs::read_dir(image.parent().unwrap())?.count() > 1 {
                 return Err("leftovers beside the image".into());
             }
-            let strays = subject.strays()?;
+            let strays = subject.strays(restorer_pid)?;
             if !strays.is_empty() {
                 return Err(format!("leftovers {strays:?}").into());
             }

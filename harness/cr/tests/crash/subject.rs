@@ -138,15 +138,15 @@ impl Subject {
         Ok(found)
     }
 
-    /// What is in the roots of mounts that a restore may put something into.
-    pub(crate) fn strays(&self) -> Result<Vec<String>, Failed> {
+    /// What a restorer, or the heir, left in the roots of mounts that a restore may put something into.
+    /// Others restore meanwhile, and have what is theirs there.
+    pub(crate) fn strays(&self, restorer: Pid) -> Result<Vec<String>, Failed> {
         let root = fs::read_dir("/")?.chain(fs::read_dir("/tmp")?);
         let names = root.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names: Vec<String> = names.collect::<Result<_, std::io::Error>>()?;
-        let ours = names
-            .into_iter()
-            .filter(|it| it.starts_with(".notifreeze-"));
-        Ok(ours.collect())
+        let ours = [restorer, self.pid()].map(|pid| format!(".notifreeze-{pid}-"));
+        let is_ours = |name: &String| ours.iter().any(|start| name.starts_with(start));
+        Ok(names.into_iter().filter(is_ours).collect())
     }
 
     /// The letter of /proc/PID/stat: T for stopped.

@@ -116,6 +116,10 @@ impl Traced {
         self.run(n, false)
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     fn run(self, n: usize, stops: bool) -> Result<Ended, Failed> {
         let mut n_calls = 0;
         let mut killed = None;
