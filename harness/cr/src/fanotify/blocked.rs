@@ -131,16 +131,27 @@ fn wanted(task: &Path) -> Option<PathBuf> {
         _ => of_descriptor(fd),
     };
     match call {
-        libc::SYS_open | libc::SYS_execve => {
+        libc::SYS_open | libc::SYS_execve | libc::SYS_truncate => {
             Some(join(task, &task.join("cwd"), &string(task, argument(0)?)?))
         }
         libc::SYS_openat | libc::SYS_openat2 | libc::SYS_execveat => {
             let path = string(task, argument(1)?)?;
             Some(join(task, &directory(argument(0)?), &path))
         }
-        libc::SYS_read | libc::SYS_pread64 | libc::SYS_readv | libc::SYS_getdents64 => {
-            Some(of_descriptor(argument(0)?))
-        }
+        libc::SYS_read
+        | libc::SYS_pread64
+        | libc::SYS_readv
+        | libc::SYS_preadv
+        | libc::SYS_preadv2
+        | libc::SYS_getdents64
+        | libc::SYS_write
+        | libc::SYS_pwrite64
+        | libc::SYS_writev
+        | libc::SYS_pwritev
+        | libc::SYS_pwritev2
+        | libc::SYS_ftruncate
+        | libc::SYS_fallocate => Some(of_descriptor(argument(0)?)),
+        libc::SYS_mmap => Some(of_descriptor(argument(4)?)),
         _ => None,
     }
 }
