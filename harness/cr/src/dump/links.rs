@@ -21,7 +21,7 @@ use super::files::{Held, is_removed};
 use super::places::Places;
 use crate::Loss;
 use crate::image::{Content, Image, Inode, LINK, MarkKind, Object, PlaceKind};
-use crate::restore::inode::{create, set_attributes};
+use crate::restore::inode::{Writing, create, set_attributes};
 use crate::restore::{RestoreError, RestoreErrorKind};
 use crate::sys::handle::proc_path;
 use crate::sys::{path, raw};
@@ -177,7 +177,7 @@ impl Links {
             .ghost
             .as_ref()
             .ok_or_else(|| DumpError::on("linkat", "", Errno::ENOENT))?;
-        create((folder, name), inode.mode, ghost, content)
+        create((folder, name), Writing::Plain, inode.mode, ghost, content)
             .and_then(|()| set_attributes(folder, name, inode.mode, ghost))
             .map_err(of_restore)
     }

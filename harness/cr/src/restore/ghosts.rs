@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
-use super::inode::{create, fill, set_attributes, set_xattrs, times};
+use super::inode::{Writing, create, fill, set_attributes, set_xattrs, times};
 use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
@@ -243,7 +243,13 @@ impl Maker<'_> {
             self.link(&self.ghosts.by_place[other], &mount, &name)?;
         } else if let Some(ghost) = &inode.ghost {
             let room = &self.workrooms[&mount].room;
-            create((room, &name), inode.mode, ghost, self.content)?;
+            create(
+                (room, &name),
+                Writing::Unheard,
+                inode.mode,
+                ghost,
+                self.content,
+            )?;
             self.made.insert(place.inode, index);
         } else {
             let linked = self.tree.find_linked(place, inode)?;

@@ -16,9 +16,19 @@ use crate::sys::raw;
 /// What is a hole or is not, on the filesystems with the smallest blocks.
 const PAGE: u64 = 4096;
 
+/// Whether others may hear that the content of an inode is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// Nobody hears it, if permission events are to be had.
+    Unheard,
+    /// As any program writes, and so the same for every user.
+    Plain,
+}
+
 /// Makes an inode with its content, readable by whoever opens it now.
 pub(crate) fn create(
     (room, name): (&OwnedFd, &CStr),
+    writing: Writing,
     mode: u32,
     ghost: &Ghost,
     content: Option<&Content>,
@@ -29,11 +39,17 @@ pub(crate) fn create(
             if ghost.size == 0 && ghost.extents.is_empty() {
                 return Ok(());
             }
-            let found = open_beneath(room, name, libc::O_PATH, 0).context("open", "O_PATH")?;
-            let silent = silent::open(&link_to(&found), silent::Access::ReadWrite);
+            let silent = match writing {
+                Writing::Unheard => {
+                    let found =
+                        open_beneath(room, name, libc::O_PATH, 0).context("open", "O_PATH")?;
+                    silent::open(&link_to(&found), silent::Access::ReadWrite).ok()
+                }
+                Writing::Plain => None,
+            };
             let file = match silent {
-                Ok(file) => file,
-                Err(_) => open_beneath(room, name, libc::O_RDWR, 0).context("open", "O_RDWR")?,
+                Some(file) => file,
+                None => open_beneath(room, name, libc::O_RDWR, 0).context("open", "O_RDWR")?,
             };
             write(&file, ghost, content)
         }
