@@ -82,11 +82,15 @@ fn complete(
         Verdict::Pass | Verdict::Known(_) => Ok(Completion::Completed),
         Verdict::Skip(reason) if !strict => Ok(Completion::ignored_with(reason.clone())),
         verdict => {
-            if let Some(rendered) = &report.rendered {
-                gate::offer(case, engine, rendered)
-                    .map_err(|error| Failed::from(format!("write the new snapshot: {error}")))?;
-            }
-            Err(Failed::from(format!("{verdict}\n{}", report.details())))
+            let rendered = report.rendered.as_ref();
+            let offered = rendered.map_or(Ok(()), |text| gate::offer(case, engine, text));
+            // What differs matters more than that it could not be put down.
+            let unwritten = offered
+                .map_err(|error| format!("\nthe new snapshot cannot be written: {error}"))
+                .err()
+                .unwrap_or_default();
+            let text = format!("{verdict}\n{}{unwritten}", report.details());
+            Err(Failed::from(text))
         }
     }
 }
