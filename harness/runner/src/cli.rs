@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::diagnostics;
+use crate::report::{self, Results};
 use crate::sandbox::{self, inner};
 use crate::suite::{Problem, Unreadable};
 
@@ -145,6 +146,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(crate::EXIT_USAGE)
         }
     }
+}
+
+/// Writes the reports that were asked for, and what GitHub Actions shows.
+fn publish(paths: &[PathBuf], results: &Results) -> Result<(), String> {
+    for path in paths {
+        report::write(path, results)?;
+    }
+    if let Some(annotations) = report::github::publish(results)? {
+        anstream::print!("{annotations}");
+    }
+    Ok(())
 }
 
 /// Prints what is wrong with files that do not parse; the exit code that they call for.

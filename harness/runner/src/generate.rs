@@ -55,6 +55,9 @@ pub struct Outcome {
     pub n_run: usize,
     pub n_skipped: usize,
     pub skip_reason: Option<String>,
+    pub n_passed: usize,
+    /// Cases that differ as the engine declared.
+    pub n_declared: usize,
     /// Cases that differ in nothing that is not known.
     pub n_known: usize,
     /// How many cases differ in what a scenario names.
@@ -88,6 +91,7 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
     let next = AtomicUsize::new(plan.shard.0);
     let stop = AtomicBool::new(false);
     let (n_run, n_skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (n_passed, n_declared) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let skip_reason = Mutex::new(None);
     let shared = Mutex::new(Shared {
         ledger: plan.ledger.clone(),
@@ -113,7 +117,12 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
             }
             let ledger = shared.lock().expect(UNSHAKEN).ledger.clone();
             let class = match blame(&ledger, &scenario, &report) {
-                Blame::Nothing => continue,
+                Blame::Nothing => {
+                    let declared = matches!(report.verdict, Verdict::Known(_));
+                    let count = if declared { &n_declared } else { &n_passed };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Blame::Known(names) => {
                     let mut shared = shared.lock().expect(UNSHAKEN);
                     shared.n_known += 1;
@@ -160,6 +169,8 @@ pub fn run(plan: &Plan, notifreeze: &Path, progress: impl Fn() + Sync) -> Outcom
         n_run: n_run.into_inner(),
         n_skipped: n_skipped.into_inner(),
         skip_reason: skip_reason.into_inner().expect("no thread panicked"),
+        n_passed: n_passed.into_inner(),
+        n_declared: n_declared.into_inner(),
         n_known: shared.n_known,
         known: shared.known,
         failures: shared.failures,

@@ -111,7 +111,36 @@ impl Results {
     }
 }
 
+impl Results {
+    /// How many cases of a verdict are counted and have no entry: none of them is bad.
+    fn untold(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let counts = self.counts;
+        let counted = [
+            ("pass", counts.pass),
+            ("known", counts.known),
+            ("skip", counts.skip),
+        ];
+        counted.into_iter().filter_map(|(word, count)| {
+            let told = self.cases.iter().filter(|case| case.verdict == word);
+            let more = count.saturating_sub(told.count());
+            (more > 0).then_some((word, more))
+        })
+    }
+}
+
 impl Counts {
+    fn total(&self) -> usize {
+        let Self {
+            pass,
+            known,
+            fixed,
+            fail,
+            skip,
+            broken,
+        } = self;
+        pass + known + fixed + fail + skip + broken
+    }
+
     fn of_verdict(&mut self, verdict: &Verdict) -> &mut usize {
         match verdict {
             Verdict::Pass => &mut self.pass,
@@ -165,9 +194,9 @@ impl CaseResult {
             losses: report.losses.clone(),
             text: report.rendered.clone(),
             repeat: format!(
-                "notifreeze run {} --engine {}",
+                "notifreeze run {} {}",
                 case.path.display(),
-                report.engine
+                report.engine.options()
             ),
             timeline,
         }

@@ -109,19 +109,21 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let outcome = generate::run(&plan, &notifreeze, || bar.inc(1));
     bar.finish_and_clear();
     anstream::println!("{}", summary(&outcome, &plan));
-    let results = results(&outcome);
-    for path in &args.report {
-        crate::report::write(path, &results)?;
-    }
     let mut code = crate::EXIT_OK;
     for (index, failure) in outcome.failures.iter().enumerate() {
-        let out = args.out.as_ref().map(|path| match index {
-            0 => path.clone(),
-            _ => path.with_extension(format!("{}.scn", index + 1)),
-        });
-        code = code.max(report(failure, &plan, out)?);
+        code = code.max(report(failure, &plan, out(args, index))?);
     }
+    super::publish(&args.report, &results(&outcome, &plan, args))?;
     Ok(code)
+}
+
+/// Where the scenario of a failure is written, if that is wanted.
+fn out(args: &Args, index: usize) -> Option<PathBuf> {
+    let path = args.out.as_ref()?;
+    Some(match index {
+        0 => path.clone(),
+        _ => path.with_extension(format!("{}.scn", index + 1)),
+    })
 }
 
 fn summary(outcome: &Outcome, plan: &Plan) -> String {
@@ -146,26 +148,44 @@ fn summary(outcome: &Outcome, plan: &Plan) -> String {
 }
 
 /// Only the case that failed is told of; the others are counted.
-fn results(outcome: &Outcome) -> Results {
-    let told = outcome.failures.iter().map(|failure| {
-        let name = failure.report.name.clone();
-        let path = PathBuf::from(format!("{name}.scn"));
+fn results(outcome: &Outcome, plan: &Plan, args: &Args) -> Results {
+    let told = outcome.failures.iter().enumerate().map(|(index, failure)| {
+        let name = format!("generated/seed_{}-case_{}", plan.seed, failure.case);
+        let report = Report {
+            name: name.clone(),
+            ..failure.report.clone()
+        };
+        let path = out(args, index).unwrap_or_else(|| PathBuf::from(format!("{name}.scn")));
         let scenario = failure.scenario.clone();
-        (
-            Case {
-                name,
-                path,
-                scenario,
-            },
-            &failure.report,
-        )
+        let case = Case {
+            name,
+            path,
+            scenario,
+        };
+        (case, report)
     });
-    let told: Vec<(Case, &Report)> = told.collect();
-    let pairs = told.iter().map(|(case, report)| (case, *report));
+    let told: Vec<(Case, Report)> = told.collect();
+    let pairs = told.iter().map(|(case, report)| (case, report));
     let mut results = Results::of(pairs, outcome.wall);
-    results.counts.pass += outcome.n_run - results.cases.len().min(outcome.n_run);
+    results.counts.pass += outcome.n_passed;
+    results.counts.known += outcome.n_declared + outcome.n_known;
     results.counts.skip += outcome.n_skipped;
+    if args.out.is_none() {
+        for (case, failure) in results.cases.iter_mut().zip(&outcome.failures) {
+            case.repeat = from_the_start(failure, plan);
+        }
+    }
     results
+}
+
+/// The command that makes and runs the case once more, before it was made small.
+fn from_the_start(failure: &Failure, plan: &Plan) -> String {
+    format!(
+        "notifreeze generate --seed {} --case {} {}",
+        plan.seed,
+        failure.case,
+        plan.engine.options()
+    )
 }
 
 fn report(failure: &Failure, plan: &Plan, out: Option<PathBuf>) -> Result<u8, String> {
@@ -175,16 +195,12 @@ fn report(failure: &Failure, plan: &Plan, out: Option<PathBuf>) -> Result<u8, St
         anstream::println!("\nnot known: {class}");
     }
     anstream::println!("\nthe smallest scenario that was found:\n\n{text}");
-    let options = plan.engine.options();
     if let Some(path) = &out {
         std::fs::write(path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let options = plan.engine.options();
         anstream::println!("repeat: notifreeze run {} {options}", path.display());
     }
-    anstream::println!(
-        "from the start: notifreeze generate --seed {} --case {} {options}",
-        plan.seed,
-        failure.case
-    );
+    anstream::println!("from the start: {}", from_the_start(failure, plan));
     Ok(failure.report.verdict.exit_code())
 }
 

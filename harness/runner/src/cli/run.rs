@@ -128,7 +128,11 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         }
     }
     anstream::println!("{}", summary(&reports, &engine, wall));
-    publish(args, &cases, &reports, wall)?;
+    let mut results = Results::of(cases.iter().zip(&reports), wall);
+    for case in &mut results.cases {
+        case.repeat += &more_options(args.filesystem, &cuts);
+    }
+    super::publish(&args.report, &results)?;
     let worst = reports
         .iter()
         .map(|report| report.verdict.exit_code())
@@ -163,18 +167,6 @@ fn engine(args: &Args) -> Result<EngineSpec, String> {
         (engine, ..) => engine.clone(),
     };
     Ok(engine)
-}
-
-/// Writes the reports that were asked for, and what GitHub Actions shows.
-fn publish(args: &Args, cases: &[Case], reports: &[Report], wall: Duration) -> Result<(), String> {
-    let results = Results::of(cases.iter().zip(reports), wall);
-    for path in &args.report {
-        report::write(path, &results)?;
-    }
-    if let Some(annotations) = report::github::publish(&results)? {
-        anstream::print!("{annotations}");
-    }
-    Ok(())
 }
 
 /// Runs the cases on as many threads as there are jobs; reports in the order of the cases.
@@ -262,12 +254,17 @@ fn show(case: &Case, report: &Report, filesystem: Option<Filesystem>, cuts: &Cut
     );
     anstream::println!("{}", report.details());
     anstream::println!(
-        "repeat: notifreeze run {} {}{}{}\n",
+        "repeat: notifreeze run {} {}{}\n",
         case.path.display(),
         report.engine.options(),
-        filesystem.map_or(String::new(), |kind| format!(" --fs {}", kind.name())),
-        cuts.options()
+        more_options(filesystem, cuts)
     );
+}
+
+/// What a command line needs besides the engine for the same run.
+fn more_options(filesystem: Option<Filesystem>, cuts: &Cuts) -> String {
+    let filesystem = filesystem.map_or(String::new(), |kind| format!(" --fs {}", kind.name()));
+    filesystem + &cuts.options()
 }
 
 fn summary(reports: &[Report], engine: &EngineSpec, wall: Duration) -> String {

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use indicatif::{ProgressBar, ProgressStyle};
-use scenario::Transcript;
+use scenario::{Scenario, Transcript};
 use verify::Verdict;
 
 use super::Selection;
@@ -79,10 +79,6 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let caught = in_parallel("defects", &defects, |defect| {
         catch(*defect, &usable, &notifreeze, &options)
     });
-    let results = results(&defects, &caught, &cases, started);
-    for path in &args.report {
-        report::write(path, &results)?;
-    }
     anstream::println!("{}", table(&defects, &caught));
     let n_caught = caught.iter().flatten().count();
     anstream::println!(
@@ -90,6 +86,10 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         defects.len(),
         usable.len()
     );
+    super::publish(
+        &args.report,
+        &results(&defects, &caught, scenarios, started),
+    )?;
     let code = if n_caught == defects.len() {
         crate::EXIT_OK
     } else {
@@ -134,28 +134,52 @@ fn catch<'a>(
 fn results(
     defects: &[Defect],
     caught: &[Option<Caught>],
-    cases: &[Case],
+    scenarios: &[PathBuf],
     started: Instant,
 ) -> Results {
-    let told = defects.iter().zip(caught).filter_map(|(defect, caught)| {
-        let engine = EngineSpec::Saboteur(*defect);
-        let (case, mut report) = match caught {
-            Some(Caught { case, report }) => (*case, report.clone()),
-            None => {
-                let case = cases.first()?;
-                let nothing = Verdict::Fail("no scenario catches it".to_owned());
-                (case, Report::new(case, &engine, nothing))
+    let told = defects.iter().zip(caught).map(|(defect, caught)| {
+        let name = format!("saboteur/{}", defect.name());
+        match caught {
+            Some(Caught { case, report }) => {
+                let report = Report {
+                    name,
+                    verdict: Verdict::Pass,
+                    wall: Duration::from_micros(report.times.total_us),
+                    ..report.clone()
+                };
+                ((*case).clone(), report)
             }
-        };
-        if caught.is_some() {
-            report.verdict = Verdict::Pass;
+            None => {
+                let case = every(scenarios, name, defect);
+                let nothing = Verdict::Fail("no scenario catches it".to_owned());
+                let report = Report::new(&case, &EngineSpec::Saboteur(*defect), nothing);
+                (case, report)
+            }
         }
-        report.name = format!("saboteur/{}", defect.name());
-        Some((case, report))
     });
-    let told: Vec<(&Case, Report)> = told.collect();
-    let pairs = told.iter().map(|(case, report)| (*case, report));
+    let told: Vec<(Case, Report)> = told.collect();
+    let pairs = told.iter().map(|(case, report)| (case, report));
     Results::of(pairs, started.elapsed())
+}
+
+/// All scenarios as one case: what nothing catches is said of none of them.
+fn every(scenarios: &[PathBuf], name: String, defect: &Defect) -> Case {
+    let paths: Vec<_> = scenarios
+        .iter()
+        .map(|path| path.to_string_lossy())
+        .collect();
+    Case {
+        name,
+        path: PathBuf::from(paths.join(" ")),
+        scenario: Scenario {
+            summary: vec![format!("It is noticed that {}.", defect.what())],
+            requires: Vec::new(),
+            known: Vec::new(),
+            criu_opts: Vec::new(),
+            steps: Vec::new(),
+            tail: Vec::new(),
+        },
+    }
 }
 
 fn table(defects: &[Defect], caught: &[Option<Caught>]) -> Table {

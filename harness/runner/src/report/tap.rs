@@ -9,9 +9,20 @@ use super::{CaseResult, Results};
 const MAX_DIFFERENCES: usize = 20;
 
 pub(super) fn print(results: &Results) -> String {
-    let mut out = format!("TAP version 14\n1..{}\n", results.cases.len());
+    let n_points = results.cases.len() + results.untold().count();
+    let mut out = format!("TAP version 14\n1..{n_points}\n");
     for (number, case) in (1..).zip(&results.cases) {
         point(number, case, &mut out).expect("a String takes everything");
+    }
+    for (number, (verdict, count)) in (results.cases.len() + 1..).zip(results.untold()) {
+        let (ok, directive) = match verdict {
+            "known" => ("not ok", " # TODO each differs as is known"),
+            "skip" => ("ok", " # SKIP none of them was run"),
+            _ => ("ok", ""),
+        };
+        let line =
+            format!("{ok} {number} - {count} cases without a point of their own{directive}\n");
+        out.push_str(&line);
     }
     out
 }

@@ -190,6 +190,33 @@ fn tap_has_a_point_for_each_scenario() {
     assert_eq!((opened, text.matches("\n  ...\n").count()), (5, 5));
 }
 
+/// What has no entry of its own is no less there: a run of which nothing is told is not empty.
+#[test]
+fn what_is_only_counted_is_said_by_every_form() {
+    let mut results = results();
+    results.counts.pass += 20;
+    results.counts.known += 3;
+    results.counts.skip += 2;
+    let print = |form: Form| form.print(&results).expect("it prints");
+    let tap = print(Form::Tap);
+    assert!(tap.contains("\n1..9\n"), "{tap}");
+    let end = "\
+ok 7 - 20 cases without a point of their own
+not ok 8 - 3 cases without a point of their own # TODO each differs as is known
+ok 9 - 2 cases without a point of their own # SKIP none of them was run
+";
+    assert!(tap.ends_with(end), "{tap}");
+    let junit = print(Form::Junit);
+    for part in [
+        r#"tests="9" skipped="2" failures="2" errors="1""#,
+        r#"<testcase name="20 cases: pass" classname="counted""#,
+        r#"<testcase name="2 cases: skip" classname="counted""#,
+    ] {
+        assert!(junit.contains(part), "{junit}");
+    }
+    assert!(print(Form::Html).contains(">31 scenarios in 12 ms"));
+}
+
 #[test]
 fn junit_counts_failures_errors_and_skips() {
     let text = print(Form::Junit);
