@@ -19,6 +19,8 @@ use crate::sys::{descriptor, handle, inspect, raw};
 
 /// Offsets of mappings are multiples of it on x86 and arm64 with 4 KiB pages.
 const PAGE: u64 = 4096;
+/// Behind the last page that a file can have: offsets are signed.
+const LAST_PAGE: u64 = 1 << 51;
 /// Content that stays in memory, of all ghosts of an image that is written to a file.
 const MOST_IN_MEMORY: u64 = 1 << 20;
 
@@ -93,9 +95,7 @@ pub(super) fn copy(
             if stat.blocks > 0 && stat.size > 0 && !matches!(store, Store::Nowhere) {
                 ghost.extents = content(stat, holders, (limit, store), losses)?;
             }
-            ghost
-                .extents
-                .extend(preallocated(source, stat, &ghost.extents));
+            ghost.extents = with_unwritten(source, stat, holders, ghost.extents, losses);
         }
         libc::S_IFLNK => {
             ghost.target = path::read_link(source, c"")
@@ -107,21 +107,100 @@ pub(super) fn copy(
     Ok(ghost)
 }
 
-/// Space beyond the end of a file, where blocks are counted in pages and nothing else: on tmpfs.
-fn preallocated(source: &OwnedFd, stat: &Stat, extents: &[Extent]) -> Option<Extent> {
-    let filesystem = nix::sys::statfs::fstatfs(source).ok()?.filesystem_type();
-    if filesystem != nix::sys::statfs::TMPFS_MAGIC {
+/// The extents of a file, and those of its pages that were allocated and never written: holes to
+/// `SEEK_DATA`, but counted. Only on tmpfs, where blocks are counted in pages and nothing else.
+fn with_unwritten(
+    source: &OwnedFd,
+    stat: &Stat,
+    holders: &[&Held],
+    extents: Vec<Extent>,
+    losses: &mut Vec<Loss>,
+) -> Vec<Extent> {
+    let pages = |extent: &Extent| extent.length.div_ceil(PAGE);
+    let n_written: u64 = extents.iter().map(pages).sum();
+    let n_pages = stat.blocks.saturating_mul(512) / PAGE;
+    if !is_on_tmpfs(source) || n_pages <= n_written {
+        return extents;
+    }
+    let found = probe(holders).and_then(|probe| match probe {
+        Reader::Own(file) => unwritten(file.as_fd(), &extents, n_pages),
+        Reader::Shared(file) => unwritten(file, &extents, n_pages),
+    });
+    let unwritten = found.unwrap_or_else(|| {
+        let place = holders.first().map_or("", |held| &held.place);
+        let object = format!("{place}: allocated pages of the ghost");
+        let reason = "the kernel does not tell which were never written: they go behind its end";
+        losses.push(Loss::new(7, object, reason));
+        let end = stat.size.div_ceil(PAGE);
+        vec![(end, end + n_pages - n_written)]
+    });
+    let empty = unwritten.into_iter().map(|(start, end)| Extent {
+        offset: start * PAGE,
+        length: (end - start) * PAGE,
+        ..Extent::default()
+    });
+    let mut all: Vec<Extent> = extents.into_iter().chain(empty).collect();
+    all.sort_unstable_by_key(|extent| extent.offset);
+    all
+}
+
+/// A descriptor to count pages by: any but one of `O_PATH`.
+fn probe<'a>(holders: &[&'a Held]) -> Option<Reader<'a>> {
+    let is_open =
+        |held: &&&Held| descriptor::flags(&held.file).is_ok_and(|flags| flags & libc::O_PATH == 0);
+    if let Some(held) = holders.iter().find(is_open) {
+        return Some(Reader::Shared(held.file.as_fd()));
+    }
+    let link = handle::proc_path(&holders.first()?.file);
+    let link = path::c_path(link.as_os_str().as_encoded_bytes()).ok()?;
+    silent::open(&link, silent::Access::Read)
+        .ok()
+        .map(Reader::Own)
+}
+
+/// The pages between the extents of a file, as ranges of numbers; none where the kernel does not
+/// count them, or counts others than statx(2).
+fn unwritten(file: BorrowedFd<'_>, extents: &[Extent], n_pages: u64) -> Option<Vec<(u64, u64)>> {
+    let count =
+        |start: u64, end: u64| inspect::pages(file, start * PAGE, (end - start) * PAGE).ok();
+    if inspect::pages(file, 0, 0).ok()? != n_pages {
         return None;
     }
-    let pages = |extent: &Extent| extent.length.next_multiple_of(PAGE);
-    let counted: u64 = extents.iter().map(pages).sum();
-    let length = stat.blocks.saturating_mul(512).checked_sub(counted)?;
-    let offset = stat.size.next_multiple_of(PAGE);
-    (length > 0).then_some(Extent {
-        offset,
-        length,
-        ..Extent::default()
-    })
+    let mut found = Vec::new();
+    let mut at = 0;
+    for extent in extents {
+        let start = extent.offset / PAGE;
+        if start > at {
+            search(&count, (at, start), &mut found)?;
+        }
+        at = start + extent.length.div_ceil(PAGE);
+    }
+    let mut end = at + 1;
+    while count(0, end)? < n_pages {
+        end = end.checked_mul(2).filter(|end| *end <= LAST_PAGE)?;
+    }
+    search(&count, (at, end), &mut found)?;
+    Some(found)
+}
+
+/// Halves a range until each part is full or empty.
+fn search(
+    count: &impl Fn(u64, u64) -> Option<u64>,
+    (start, end): (u64, u64),
+    found: &mut Vec<(u64, u64)>,
+) -> Option<()> {
+    let n_pages = count(start, end)?;
+    if n_pages == end - start {
+        match found.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => found.push((start, end)),
+        }
+    } else if n_pages > 0 {
+        let middle = start + (end - start) / 2;
+        search(count, (start, middle), found)?;
+        search(count, (middle, end), found)?;
+    }
+    Some(())
 }
 
 /// Bytes of a file that are not in holes.
@@ -146,7 +225,7 @@ fn content(
     };
     let parts = if own_offset {
         parts(file, stat.size)?
-    } else if stat.blocks.saturating_mul(512) >= stat.size {
+    } else if is_whole(file, stat) {
         vec![(0, stat.size)]
     } else {
         let offset = raw::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR)
@@ -163,6 +242,19 @@ fn content(
         }
         Ok(extents)
     })
+}
+
+/// Whether a file has no hole, so that it can be mapped without a look for some: on tmpfs a hole that
+/// is looked at is filled, and as many blocks as the size needs may lie behind the end.
+fn is_whole(file: BorrowedFd<'_>, stat: &Stat) -> bool {
+    let n_pages = stat.size.div_ceil(PAGE);
+    stat.blocks.saturating_mul(512) >= stat.size
+        && (!is_on_tmpfs(file) || inspect::pages(file, 0, n_pages * PAGE) == Ok(n_pages))
+}
+
+fn is_on_tmpfs(file: impl AsFd) -> bool {
+    nix::sys::statfs::fstatfs(file)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
 }
 
 /// A descriptor to read by.
@@ -268,4 +360,35 @@ fn read(
         at += length;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::search;
+
+    fn check(pages: &[u64], range: (u64, u64), expected: &[(u64, u64)]) {
+        let is_in = |page: &&u64, start, end| (start..end).contains(*page);
+        let count = |start, end| {
+            let found = pages.iter().filter(|page| is_in(page, start, end));
+            Some(found.count() as u64)
+        };
+        let mut found = Vec::new();
+        assert_eq!(search(&count, range, &mut found), Some(()));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn pages_are_found_by_halves() {
+        check(&[], (0, 8), &[]);
+        check(&[1, 2, 3, 16], (0, 32), &[(1, 4), (16, 17)]);
+        check(&[4, 5, 6], (4, 7), &[(4, 7)]);
+        check(&[0, 2], (1, 4), &[(2, 3)]);
+    }
+
+    #[test]
+    fn a_count_that_fails_ends_the_search() {
+        let mut found = Vec::new();
+        let count = |start, _| (start == 0).then_some(1);
+        assert_eq!(search(&count, (0, 4), &mut found), None);
+    }
 }
