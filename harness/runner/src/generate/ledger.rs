@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use scenario::{Arg, Fact, MarkTarget, Place, Scenario};
+use scenario::{Arg, Fact, MarkTarget, Name, Place, Scenario};
 use verify::{Difference, Kind, Verdict};
 
 use crate::case::{self, Options, Report, Snapshot};
@@ -84,15 +84,17 @@ impl Ledger {
     #[must_use]
     pub fn judge(&self, scenario: &Scenario, report: &Report) -> Judged {
         let mut names = BTreeSet::new();
-        let mut touched: Vec<&str> = Vec::new();
+        let mut touched: Vec<String> = Vec::new();
+        let sharing = sharing(report);
         for (class, difference) in told(scenario, report) {
-            let subject = difference.and_then(|it| descriptor(&it.object));
+            let own = difference.and_then(|it| descriptor(&it.object));
+            let subject = own.map(|own| sharing.get(own).map_or(own, String::as_str).to_owned());
             match (self.known.get(&class), difference) {
                 (Some(found), _) => {
                     names.extend(found.iter().take(1).cloned());
                     touched.extend(subject);
                 }
-                (None, Some(difference)) if follows(difference, subject, &touched) => {}
+                (None, Some(difference)) if follows(difference, subject.as_deref(), &touched) => {}
                 (None, _) => return Judged::New(class),
             }
         }
@@ -133,9 +135,35 @@ fn told<'a>(scenario: &Scenario, report: &'a Report) -> Vec<(Class, Option<&'a D
 
 /// Whether a difference is what an earlier one of the same descriptor makes of a later step. What a
 /// survey shows of the group itself never is.
-fn follows(difference: &Difference, subject: Option<&str>, touched: &[&str]) -> bool {
+fn follows(difference: &Difference, subject: Option<&str>, touched: &[String]) -> bool {
     let is_survey = matches!(difference.invariant.group, 1 | 2 | 3 | 7 | 8 | 10);
-    !is_survey && subject.is_some_and(|subject| touched.contains(&subject))
+    !is_survey && subject.is_some_and(|subject| touched.iter().any(|it| it == subject))
+}
+
+/// The descriptors of control that share an open file with an earlier one, and which that is: what is
+/// lost to a group is lost to all of them.
+fn sharing(report: &Report) -> BTreeMap<String, String> {
+    let control = report.control.iter();
+    let facts = control.flat_map(|control| &control.observations);
+    facts
+        .flat_map(|observation| &observation.facts)
+        .filter_map(|fact| match fact {
+            Fact::Descriptor(it) => Some((it, it.shared_with.as_ref()?)),
+            _ => None,
+        })
+        .map(|(it, (process, fd))| {
+            let own = fd_of(it.process.as_ref(), it.fd);
+            (own, fd_of(process.as_ref(), *fd))
+        })
+        .collect()
+}
+
+/// A descriptor as the object of a difference names it.
+fn fd_of(process: Option<&Name>, fd: i32) -> String {
+    match process {
+        Some(Name(process)) => format!("fd {fd} of {process}"),
+        None => format!("fd {fd}"),
+    }
 }
 
 /// The first `fd N` of an object, with its process.
@@ -158,14 +186,15 @@ fn failure(words: &str, scenario: &Scenario) -> Class {
     let first = words.lines().next().unwrap_or_default();
     let shape = |word: &str| {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '.');
-        let is_path = paths.iter().any(|path| path == bare) || word.contains('"');
-        match bare {
-            _ if is_path => "NAME".to_owned(),
-            _ => word
-                .chars()
-                .map(|c| if c.is_ascii_digit() { '#' } else { c })
-                .collect(),
+        // A sentence may end behind a path.
+        let ended = bare.trim_end_matches('.');
+        let is_path = paths.iter().any(|path| path == bare || path == ended) || word.contains('"');
+        if is_path {
+            return "NAME".to_owned();
         }
+        word.chars()
+            .map(|c| if c.is_ascii_digit() { '#' } else { c })
+            .collect()
     };
     let mut shapes: Vec<String> = Vec::new();
     for word in without_watches(first).split_whitespace() {
@@ -283,6 +312,15 @@ fn name(name: &[u8]) -> &'static str {
 fn change(difference: &Difference) -> Option<String> {
     let text = |side: &Option<verify::Side>| side.as_ref().map(|side| side.text.clone());
     let (control, restored) = (text(&difference.control)?, text(&difference.restored)?);
+    // How large a number was is chance, as the size of an open file is.
+    if let (Ok(before), Ok(after)) = (control.parse::<u64>(), restored.parse::<u64>()) {
+        let direction = match after {
+            0 => "to none",
+            _ if after < before => "less",
+            _ => "more",
+        };
+        return Some(direction.to_owned());
+    }
     let words = |text: &str| -> Option<BTreeSet<String>> {
         let is_word = |word: &&str| {
             word.chars()
@@ -295,7 +333,7 @@ fn change(difference: &Difference) -> Option<String> {
             .then(|| words.into_iter().map(str::to_owned).collect())
     };
     let (Some(before), Some(after)) = (words(&control), words(&restored)) else {
-        // A path may have become another, a ghost's say; a number is a number.
+        // A path may have become another, a ghost's say.
         let form = |text: &str| name(text.trim_end_matches([')', '"', '(']).trim().as_bytes());
         return text(&difference.restored).map(|text| format!("to {}", form(&text)));
     };
@@ -341,12 +379,16 @@ mod tests {
             "restore failed: Can't open file d/a on restore: 12",
             "failed: restore failed: Can't open file NAME on restore: #",
         );
+        check(
+            "dump failed: Can't create link remap for d/a. Use link-remap option.",
+            "failed: dump failed: Can't create link remap for NAME Use link-remap option.",
+        );
     }
 
     #[test]
     fn an_object_is_known_by_its_descriptor() {
         assert_eq!(descriptor("fd 3, wd 1"), Some("fd 3"));
-        assert_eq!(descriptor("p: fd 3, \"a\""), Some("p: fd 3"));
+        assert_eq!(descriptor("fd 3 of p, \"a\""), Some("fd 3 of p"));
         assert_eq!(descriptor("\"a\""), None);
     }
 }
