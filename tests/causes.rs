@@ -100,7 +100,10 @@ const FAILURES: &[Cause] = &[
     ),
     cause(
         "dump refuses an open file that a mount has covered since",
-        &["dump failed: Unaccessible path opened *, need *"],
+        &[
+            "dump failed: Unaccessible path opened *, need *",
+            "dump failed: Can't create link remap for *. Use link-remap option.",
+        ],
     ),
     cause(
         "dump fails for an open file whose mount is not in the mount table any more",
@@ -126,6 +129,18 @@ const FAILURES: &[Cause] = &[
 
 /// Causes why something differs after a cut. Their marks are in lines that differ.
 const DIFFERENCES: &[Cause] = &[
+    cause(
+        "dump maps each open file to look for a build id, which fills a hole on tmpfs",
+        &["- fd *: blocks *changed *I9.5"],
+    ),
+    cause(
+        "dump copies a ghost of up to three pages whole, so restore fills its holes",
+        &["- fd * (deleted): blocks 0 *changed *I7.3"],
+    ),
+    cause(
+        "space that was allocated for a ghost and never written is not in the image",
+        &["- fd * (deleted): blocks *changed *I7.3"],
+    ),
     cause(
         "dump reads each open file to look for a build id, which its access time shows",
         &["+ fd *: times atime changed by the cut"],
