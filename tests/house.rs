@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use notifreeze::engine::Defect;
 use notifreeze::gate;
 use serde_json::Value;
 
@@ -180,6 +181,26 @@ fn the_readme_shows_a_scenario_and_a_snapshot_as_they_are() {
     let snapshot = read("snapshots/criu/inotify/mask-oneshot_unfired.snap");
     let shown = block("diff");
     assert!(snapshot.contains(shown), "not in the snapshot:\n{shown}");
+}
+
+/// The page is made by a command that runs the suite against each defect. Here it is held only that it
+/// is about the defects that there are, and that what catches them is in the suite.
+#[test]
+fn the_page_of_defects_has_each_one_and_what_catches_it() {
+    let page = fs::read_to_string(root().join("docs/defects.md")).expect("docs/defects.md");
+    let rows = page.lines().filter(|line| line.starts_with('|')).skip(2);
+    let mut told = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, what, scenario] = cells[..] else {
+            panic!("not three cells: {row}");
+        };
+        let file = format!("scenarios/{scenario}.scn");
+        assert!(root().join(&file).is_file(), "{name}: there is no {file}");
+        told.push((name, what));
+    }
+    let planted: Vec<_> = Defect::all().map(|it| (it.name(), it.what())).collect();
+    assert_eq!(told, planted, "`notifreeze saboteur` makes the table");
 }
 
 #[test]
