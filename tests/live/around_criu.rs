@@ -114,5 +114,6 @@ fn a_capture_of_something_else_is_refused() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{errors}");
         assert!(errors.contains(reason), "{errors}");
+        assert!(errors.contains("`notifreeze capture PID -o "), "{errors}");
     }
 }

@@ -303,7 +303,7 @@ fn who_cannot_record_is_told_what_to_do() {
     );
     refused(
         &record(&["--pid", "4194303"], &[]),
-        "process 4194303: there is none here",
+        "process 4194303: there is none here; ps -e lists those",
     );
     if find("strace").is_none() || find("inotifywait").is_none() {
         return;

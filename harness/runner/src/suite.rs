@@ -33,6 +33,10 @@ pub enum Problem {
 /// Ending of scenario files.
 pub const ENDING: &str = "scn";
 
+/// What to do where the scenarios are not.
+const NO_SCENARIOS: &str = "; name a scenario or a folder of them, or go to where a folder \
+    scenarios is, as in the source of notifreeze; `notifreeze record -o x.scn -- COMMAND` makes one";
+
 /// Every scenario file below the given files and folders, in order of path.
 ///
 /// # Errors
@@ -42,7 +46,11 @@ pub fn find(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
         collect(path, &mut found).map_err(|error| {
-            std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            let next = match error.kind() {
+                std::io::ErrorKind::NotFound => NO_SCENARIOS,
+                _ => "",
+            };
+            std::io::Error::new(error.kind(), format!("{}: {error}{next}", path.display()))
         })?;
     }
     found.sort();
@@ -125,5 +133,13 @@ mod tests {
     fn a_case_is_named_by_folder_and_file() {
         assert_eq!(name(Path::new("scenarios/inotify/a-b.scn")), "inotify/a-b");
         assert_eq!(name(Path::new("a-b.scn")), "a-b");
+    }
+
+    #[test]
+    fn who_names_what_is_not_there_is_told_what_to_do() {
+        let reason = find(&[PathBuf::from("not-there.scn")]).expect_err("nothing is there");
+        let reason = reason.to_string();
+        assert!(reason.starts_with("not-there.scn: "), "{reason}");
+        assert!(reason.contains("; name a scenario or a folder"), "{reason}");
     }
 }

@@ -76,6 +76,10 @@ pub(super) fn run_compare(args: &CompareArgs) -> Result<u8, String> {
 }
 
 fn read(path: &Path) -> Result<Capture, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Capture::parse(&text).map_err(|reason| format!("{}: {reason}", path.display()))
+    let text = fs::read_to_string(path).map_err(|error| error.to_string());
+    text.and_then(|text| Capture::parse(&text))
+        .map_err(|reason| {
+            let path = path.display();
+            format!("{path}: {reason}; `notifreeze capture PID -o {path}` writes one")
+        })
 }

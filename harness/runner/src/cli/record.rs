@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::live::process::none_here;
 use crate::live::record::{Options, Recorded, Source, by_reason, record};
 
 /// Makes a scenario of what a real program does, with strace.
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let (source, program) = match args.pid {
         Some(pid) => {
             let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-            let name = name.map_err(|_| format!("process {pid}: there is none here"))?;
+            let name = name.map_err(|_| none_here(pid))?;
             (Source::Process(pid), name.trim().to_owned())
         }
         None => {

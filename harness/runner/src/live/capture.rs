@@ -117,7 +117,7 @@ impl Capture {
                 ));
             }
             None => {
-                return Err("not a capture: notifreeze capture PID -o FILE makes one".to_owned());
+                return Err("not a capture".to_owned());
             }
         }
         serde_json::from_value(value).map_err(|error| format!("a broken capture: {error}"))

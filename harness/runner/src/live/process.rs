@@ -60,12 +60,19 @@ pub fn processes(pid: i32, tree: bool) -> Result<Vec<Process>, String> {
     Ok(found)
 }
 
+/// What is said of a number that is no process's.
+#[must_use]
+pub fn none_here(pid: i32) -> String {
+    format!(
+        "process {pid}: there is none here; ps -e lists those of this pid namespace, whose numbers \
+         are meant"
+    )
+}
+
 fn process(pid: i32) -> Result<Process, String> {
     let folder = format!("/proc/{pid}");
     let stat = fs::metadata(&folder).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("process {pid}: there is none here; a pid is that of this pid namespace")
-        }
+        std::io::ErrorKind::NotFound => none_here(pid),
         _ => format!("process {pid}: {error}"),
     })?;
     let text = |name: &str| fs::read(format!("{folder}/{name}")).unwrap_or_default();
