@@ -122,14 +122,15 @@ pub fn judge(
         if let Some(first) = undeclared.first() {
             return Verdict::Fail(format!("undeclared: {}", summary(first, undeclared.len())));
         }
-    } else if let Some(left) = is_fixed(&defects, &undeclared, known, snapshot, unrecorded) {
-        let whys: Vec<_> = known
-            .iter()
-            .map(|known| format!("{:?}", known.why))
-            .collect();
+    } else if is_nothing_left(&defects, known, snapshot, unrecorded) {
+        return Verdict::Fixed(format!("nothing differs any more: {}", delete(known)));
+    } else if undeclared.is_empty()
+        && let Some(snapshot) = unrecorded.filter(|snapshot| is_difference_gone(snapshot, rendered))
+    {
         return Verdict::Fixed(format!(
-            "nothing differs any more{left}: delete the known header {}",
-            whys.join(", ")
+            "nothing differs any more but what the engine declares: {}\n{}",
+            delete(known),
+            text_diff(snapshot, rendered)
         ));
     }
     if let Some(snapshot) = unrecorded {
@@ -155,22 +156,40 @@ pub fn judge(
     Verdict::Known(whys.join("; "))
 }
 
-/// Whether what the headers say is gone, and what is left of it in words. A race may well end without
-/// a difference, and what the engine declares itself may have a header as well: that is no news where
-/// it is recorded.
-fn is_fixed(
+/// Whether what the headers say is gone, and nothing differs. A race may well end without a difference:
+/// that is no news where it is recorded.
+fn is_nothing_left(
     defects: &[&Difference],
-    undeclared: &[&&Difference],
     known: &[Known],
     snapshot: Option<&str>,
     unrecorded: Option<&str>,
-) -> Option<&'static str> {
+) -> bool {
     let races = known.iter().any(|known| known.races);
     let is_outcome = races && snapshot.is_some() && unrecorded.is_none();
-    if defects.is_empty() && !is_outcome {
-        return Some("");
+    defects.is_empty() && !is_outcome
+}
+
+/// Whether a difference that a snapshot shows is not in the text any more. A snapshot that shows none is
+/// the words of a cut that failed, and this one did not. Where all are still there, something else in
+/// the text is new, such as a comment of the scenario, and no header is out of date.
+fn is_difference_gone(snapshot: &str, rendered: &str) -> bool {
+    fn differences(text: &str) -> impl Iterator<Item = &str> {
+        let signed = |line: &&str| line.starts_with("- ") || line.starts_with("+ ");
+        text.lines().filter(signed)
     }
-    (undeclared.is_empty() && unrecorded.is_some()).then_some(" but what the engine declares")
+    let mut left: Vec<&str> = differences(rendered).collect();
+    let mut takes = |line: &str| {
+        let found = left.iter().position(|it| *it == line);
+        found.map(|index| left.swap_remove(index)).is_some()
+    };
+    differences(snapshot).next().is_none() || differences(snapshot).any(|line| !takes(line))
+}
+
+/// What is to be done about headers that are out of date.
+fn delete(known: &[Known]) -> String {
+    let whys = known.iter().map(|known| format!("{:?}", known.why));
+    let whys: Vec<String> = whys.collect();
+    format!("delete the known header {}", whys.join(", "))
 }
 
 /// Whether a declared loss accounts for a difference: the same group of invariants, and each `fd N`
@@ -419,9 +438,39 @@ mod tests {
             "fixed",
             "but what the engine declares: delete",
         );
+        check(
+            &left(Some("read(n) = {\n- wd=1 IN_OPEN\n}\n")),
+            "fixed",
+            "\n-- wd=1 IN_OPEN\n",
+        );
         // As it is recorded, or nowhere: a header may say more of what is declared.
         check(&left(Some("now\n")), "known", "drops queues");
         check(&left(None), "known", "drops queues");
+    }
+
+    #[test]
+    fn a_comment_that_changed_leaves_no_header_behind() {
+        let verdict = |snapshot, rendered| {
+            let differences = [difference(invariant::UNREAD, "fd 3, wd 1")];
+            judge(
+                &differences,
+                &[queue_loss()],
+                &[known()],
+                Some(snapshot),
+                rendered,
+            )
+        };
+        let line = "- wd=1 IN_OPEN\n";
+        let old = format!("# Old.\n{line}");
+        let new = format!("# New.\n{line}");
+        let Verdict::Fail(reason) = verdict(&old, &new) else {
+            panic!("{:?}", verdict(&old, &new));
+        };
+        assert!(reason.contains("\n-# Old.\n+# New.\n"), "{reason}");
+        // Of two equal differences one is gone; of one, none is.
+        let twice = format!("{old}{line}");
+        assert_eq!(verdict(&twice, &new).word(), "fixed");
+        assert_eq!(verdict(&new, &twice).word(), "fail");
     }
 
     #[test]
