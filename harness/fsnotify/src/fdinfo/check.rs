@@ -22,8 +22,8 @@ pub fn check_text(text: &[u8]) {
     check_group_of(text, Level::Lenient);
 }
 
-/// Reading never panics, and an error is where there is text: the least that can be asked, and the
-/// quickest. Whether the lenient level accepts the text.
+/// Reading never panics, and an error is in the line behind those that were read: the least that can
+/// be asked, and the quickest. Whether the lenient level accepts the text.
 ///
 /// # Panics
 ///
@@ -31,12 +31,15 @@ pub fn check_text(text: &[u8]) {
 #[must_use]
 pub fn check_reading(text: &[u8]) -> bool {
     let mut lines = Lines::new(text, Level::Lenient);
+    let mut n_lines = 0;
     loop {
+        let rest = lines.rest();
         match lines.next_apart() {
             None => return true,
-            Some(Ok(_)) => {}
+            Some(Ok(_)) => n_lines += 1,
             Some(Err(error)) => {
-                check_place(text, &error);
+                assert_eq!(error.line, n_lines + 1, "{error}: another line");
+                check_column(rest, &error);
                 return false;
             }
         }
@@ -268,7 +271,12 @@ fn check_place(text: &[u8], error: &ParseError) {
         let end = scan::line_feed(line).unwrap_or_else(|| panic!("{error}: no such line"));
         line = &line[end + 1..];
     }
-    let length = scan::line_feed(line).unwrap_or(line.len());
+    check_column(line, error);
+}
+
+/// An error names a column of its line, which stands at the start of this text.
+fn check_column(text: &[u8], error: &ParseError) {
+    let length = scan::line_feed(text).unwrap_or(text.len());
     assert!(error.column <= length + 1, "{error}: no such column");
 }
 
