@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use cr::Image;
-use cr::image::{Ghost, Object, Time};
+use cr::image::{Extent, Ghost, Object, Time};
 use nix::libc::{O_APPEND, O_ASYNC, O_NONBLOCK};
 
 fn clear_flag(image: &mut Image, flag: i32) {
@@ -125,12 +125,9 @@ fn ghosts(image: &mut Image) -> impl Iterator<Item = &mut Ghost> {
         .filter_map(|inode| inode.ghost.as_mut())
 }
 
-/// One extent from the start to the end, zeros between.
+/// One extent from the start to the end, zeros between. What is behind the end is no hole.
 pub(super) fn fill_holes(image: &mut Image) {
-    for ghost in ghosts(image) {
-        let Some(mut whole) = ghost.extents.first().cloned() else {
-            continue;
-        };
+    for ghost in ghosts(image).filter(|ghost| ghost.size > 0) {
         let mut content = vec![0; usize::try_from(ghost.size).unwrap_or(0)];
         for extent in &ghost.extents {
             let start = usize::try_from(extent.offset).unwrap_or(0);
@@ -138,10 +135,13 @@ pub(super) fn fill_holes(image: &mut Image) {
                 part.copy_from_slice(&extent.content);
             }
         }
-        whole.offset = 0;
-        whole.length = ghost.size;
-        whole.content = content;
-        ghost.extents = vec![whole];
+        ghost.extents.retain(|extent| extent.offset >= ghost.size);
+        let whole = Extent {
+            length: ghost.size,
+            content,
+            ..Extent::default()
+        };
+        ghost.extents.insert(0, whole);
     }
 }
 
