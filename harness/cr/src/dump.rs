@@ -7,6 +7,7 @@
 //!
 //! What is not understood is refused by name. What cannot be kept is declared as a [`Loss`].
 
+mod anchors;
 mod content;
 mod error;
 mod files;

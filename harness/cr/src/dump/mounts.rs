@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 
+use super::anchors::Anchor;
 use super::error::DumpError;
 use super::places::relative;
 use crate::sys::path;
@@ -45,13 +46,13 @@ impl Mounts {
     }
 
     /// The mounts of a filesystem, each opened with `O_PATH` if nothing is mounted over it.
-    pub(super) fn open(&self, root: &OwnedFd, sdev: u32) -> Vec<OwnedFd> {
+    pub(super) fn open(&self, root: &OwnedFd, sdev: u32) -> Vec<Anchor> {
         let ids = self.by_sdev.get(&sdev).into_iter().flatten();
         let open = |id: &u64| {
-            let point = relative(&self.by_id[id].point)?;
-            let file = path::open_beneath(root, &point, libc::O_PATH, 0).ok()?;
+            let point = &self.by_id[id].point;
+            let file = path::open_beneath(root, &relative(point)?, libc::O_PATH, 0).ok()?;
             let stat = path::stat(&file, c"").ok()?;
-            (stat.mount == *id).then_some(file)
+            (stat.mount == *id).then(|| Anchor::new(file, point.clone()))
         };
         ids.filter_map(open).collect()
     }

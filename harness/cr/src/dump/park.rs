@@ -36,15 +36,18 @@ use crate::sys::{descriptor, inspect, raw, spawn};
 /// What cannot be parked or written, by name. The subject is then as it was.
 pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image, DumpError> {
     recover(image_path, options)?;
-    let dump = in_own_directory(|| Dump::look(pid, options, Store::Nowhere))?;
-    let mut image = dump.image;
+    // The rest ends here, and the thread that listens with it: the holder is forked of one thread.
+    let (mut image, held) = in_own_directory(|| {
+        let Dump { image, held, .. } = Dump::look(pid, options, Store::Nowhere)?;
+        Ok((image, held))
+    })?;
     // What cannot be made again is not made again.
     image.lost.clear();
     if options.only_groups {
         let reason = "what the process has open besides is closed at its end, which they hear";
         super::declare(&mut image, Loss::new(5, "parked groups", reason));
     }
-    let files: Vec<OwnedFd> = dump.held.into_iter().map(|held| held.file).collect();
+    let files: Vec<OwnedFd> = held.into_iter().map(|held| held.file).collect();
     image.parked = Some(hold(&files)?);
     let written = image.write(image_path);
     if let (Err(_), Some(parked)) = (&written, &image.parked) {

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::DumpOptions;
+use super::anchors::Anchors;
 use super::content::{self, Store};
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
@@ -37,10 +38,7 @@ pub(super) struct Places {
     /// Root directory of the subject.
     root: OwnedFd,
     mounts: Mounts,
-    /// `O_PATH` directories where handles of a filesystem can be opened.
-    anchors: HashMap<u32, Vec<OwnedFd>>,
-    /// Where the working directory of this thread is: a filesystem and an anchor of it.
-    here: Option<(u32, usize)>,
+    anchors: Anchors,
     /// Files of the subject that are open in earnest, by filesystem: anchors of last resort.
     open_files: HashMap<u32, OwnedFd>,
     index: HashMap<(u32, u64), Vec<u32>>,
@@ -80,8 +78,7 @@ impl Places {
         Ok(Self {
             root,
             mounts: Mounts::of(pid)?,
-            anchors: HashMap::new(),
-            here: None,
+            anchors: Anchors::default(),
             open_files: HashMap::new(),
             index: HashMap::new(),
             handles: Vec::new(),
@@ -128,7 +125,7 @@ impl Places {
         handle: Option<FileHandle>,
     ) -> Result<u32, DumpError> {
         let sdev = self.sdev(stat);
-        let opened = handle.and_then(|handle| self.open_handle(sdev, &handle));
+        let opened = handle.and_then(|handle| self.open_handle((sdev, stat.ino), &handle));
         if opened.is_none() || stat.nlink == 0 {
             return Err(DumpError::not_supported("", "path longer than a page"));
         }
@@ -148,9 +145,9 @@ impl Places {
             return Ok(Some(place));
         }
         if let Some(handle) = handle
-            && let Some(file) = self.open_handle(sdev, handle)
+            && let Some(place) = self.of_handle(image, (sdev, ino), handle)?
         {
-            return self.of_handle(image, sdev, ino, handle, &file).map(Some);
+            return Ok(Some(place));
         }
         Ok(self.of_candidate(image, sdev, ino, handle))
     }
@@ -179,59 +176,53 @@ impl Places {
     }
 
     /// Opens a handle on whichever mount of its filesystem can be reached.
-    fn open_handle(&mut self, sdev: u32, handle: &FileHandle) -> Option<OwnedFd> {
-        if !self.anchors.contains_key(&sdev) {
-            let anchors = self.mounts.open(&self.root, sdev);
-            self.anchors.insert(sdev, anchors);
-        }
-        for (index, anchor) in self.anchors[&sdev].iter().enumerate() {
-            if self.here != Some((sdev, index)) {
-                self.here = None;
-                if nix::unistd::fchdir(anchor).is_err() {
-                    continue;
-                }
-                self.here = Some((sdev, index));
-            }
-            let opened = match handle::open_here(handle, 0) {
-                Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
-                opened => opened,
-            };
-            if let Ok(file) = opened {
-                return Some(file);
-            }
-        }
-        handle::open(self.open_files.get(&sdev)?, handle).ok()
+    fn open_handle(&mut self, (sdev, ino): (u32, u64), handle: &FileHandle) -> Option<OwnedFd> {
+        let Self {
+            anchors,
+            mounts,
+            root,
+            open_files,
+            ..
+        } = self;
+        let opened = anchors.open((mounts, root), (sdev, ino), handle);
+        opened.or_else(|| handle::open(open_files.get(&sdev)?, handle).ok())
     }
 
     fn of_handle(
         &mut self,
         image: &mut Image,
-        sdev: u32,
-        ino: u64,
+        (sdev, ino): (u32, u64),
         handle: &FileHandle,
-        file: &OwnedFd,
-    ) -> Result<u32, DumpError> {
+    ) -> Result<Option<u32>, DumpError> {
         // The usual case first: a name that leads back. No more calls than it takes to be sure.
-        let name = path::name_of(file).unwrap_or_default();
-        if let Some(found) = self.look_up(&name)
+        let seen_from = (&self.mounts, &self.root);
+        let name = self.anchors.path_of(seen_from, (sdev, ino), handle);
+        if let Some(name) = name
+            && let Some(found) = self.look_up(&name)
             && found.ino == ino
             && self.sdev(&found) == sdev
         {
             let inode = self.new_inode(image, sdev, ino, Some(*handle), found.mode);
-            return Ok(self.place(image, inode, name, PlaceKind::Named, found.mount));
+            let place = self.place(image, inode, name, PlaceKind::Named, found.mount);
+            return Ok(Some(place));
         }
-        let stat = path::stat(file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
+        let Some(file) = self.open_handle((sdev, ino), handle) else {
+            return Ok(None);
+        };
+        let stat = path::stat(&file, c"").map_err(|errno| DumpError::on("statx", "", errno))?;
         if let Some(place) = self.of_candidate(image, sdev, ino, Some(handle)) {
-            return Ok(place);
+            return Ok(Some(place));
         }
         let inode = self.new_inode(image, sdev, ino, Some(*handle), stat.mode);
         // Either something is mounted over it, or only others hold it open.
+        let name = path::name_of(&file).unwrap_or_default();
         let path = if name.starts_with(b"/") {
             name
         } else {
             b"/".to_vec()
         };
-        Ok(self.place(image, inode, path, PlaceKind::Hidden, stat.mount))
+        let place = self.place(image, inode, path, PlaceKind::Hidden, stat.mount);
+        Ok(Some(place))
     }
 
     fn of_candidate(
@@ -422,8 +413,8 @@ impl Places {
             return duplicate(source).map(Some);
         }
         let handle = self.handles[inode as usize];
-        let sdev = image.inodes[inode as usize].sdev;
-        Ok(handle.and_then(|handle| self.open_handle(sdev, &handle)))
+        let Inode { sdev, ino, .. } = image.inodes[inode as usize];
+        Ok(handle.and_then(|handle| self.open_handle((sdev, ino), &handle)))
     }
 
     pub(super) fn duplicate(&self, file: BorrowedFd<'_>) -> Result<OwnedFd, DumpError> {
@@ -547,7 +538,7 @@ impl Places {
             return duplicate(&held.file).map(Some);
         }
         let handle = self.handles[place.inode as usize];
-        Ok(handle.and_then(|handle| self.open_handle(inode.sdev, &handle)))
+        Ok(handle.and_then(|handle| self.open_handle((inode.sdev, inode.ino), &handle)))
     }
 
     /// A name of an inode of which another name is gone; empty if there is only the handle.
@@ -574,7 +565,7 @@ impl Places {
             return path;
         }
         let handle = self.handles[inode as usize];
-        let file = handle.and_then(|handle| self.open_handle(sdev, &handle));
+        let file = handle.and_then(|handle| self.open_handle((sdev, ino), &handle));
         let name = file
             .and_then(|file| path::name_of(file).ok())
             .unwrap_or_default();

@@ -74,19 +74,26 @@ impl Tree {
     /// By handle on its mount; else by its path under what is mounted over it.
     fn find_hidden(&self, place: &Place, inode: &Inode) -> Result<OwnedFd, RestoreError> {
         let mount = self.open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
-        if let Some(handle) = file_handle(inode).filter(|_| self.same_boot)
-            && let Ok(file) = open_handle(&mount, &handle)
-        {
-            return Ok(file);
-        }
         let below = place
             .path
             .strip_prefix(&place.mount[..])
             .unwrap_or(&place.path);
         let below = [b"/", below.strip_prefix(b"/").unwrap_or(below)].concat();
-        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
-        let file = open_beneath(&bare, &relative(&below)?, libc::O_PATH, 0)
-            .context("open", Text(&place.path))?;
+        let by_path = || {
+            let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
+            let path = relative(&below)?;
+            open_beneath(&bare, &path, libc::O_PATH, 0).context("open", Text(&place.path))
+        };
+        if let Some(handle) = file_handle(inode).filter(|_| self.same_boot) {
+            // The kernel is heard when it has to find the name of a directory. After a look at the
+            // path, and as long as that is open, it knows it.
+            let is_directory = inode.mode & libc::S_IFMT == libc::S_IFDIR;
+            let _looked_up = is_directory.then(by_path);
+            if let Ok(file) = open_handle(&mount, &handle) {
+                return Ok(file);
+            }
+        }
+        let file = by_path()?;
         Ok(self.uncovered(place, &file).unwrap_or(file))
     }
 
@@ -114,9 +121,10 @@ impl Tree {
         };
         let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let directory = path::c_path(directory)
+        let looked_up = path::c_path(directory)
             .and_then(|path| path::open_beneath(&bare, &path, flags, 0))
-            .and_then(|directory| crate::sys::handle::of_file(&directory))
+            .context("open", Text(&place.path))?;
+        let directory = handle::of_file(&looked_up)
             .and_then(|handle| open_handle(&mount, &handle))
             .context("open_by_handle_at", Text(&place.path))?;
         let name = path::c_path(name).context("open", Text(&place.path))?;

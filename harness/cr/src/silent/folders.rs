@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use fsnotify::handle::FileHandle;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -17,7 +19,10 @@ use std::os::fd::AsRawFd;
 
 use super::{SilentErrorKind, call, new_listener};
 use crate::sys::fanotify::{Response, Target, fanotify_mark, read_event, respond};
-use crate::sys::handle;
+use crate::sys::{handle, path};
+
+/// Most directories above one another that a path can name (`PATH_MAX`).
+const MOST_DEPTH: usize = 2048;
 
 /// The directories of one mount.
 #[derive(Debug)]
@@ -67,16 +72,45 @@ impl Folders {
     pub fn open(&mut self, path: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(&self.clone, path, flags, Mode::empty());
-        let denied = self
-            .denied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match (opened, denied) {
+        match (opened, self.take_denied()) {
             (Err(_), Some(file)) => Ok(file),
             (Err(errno), None) => Err(errno),
             (Ok(_), _) => Err(Errno::ENOTSUP),
         }
+    }
+
+    /// Opens a handle with `O_PATH`, of an inode with this number. The working directory of the
+    /// calling thread must be [`root`](Self::root).
+    ///
+    /// If the kernel has forgotten the name of a directory, it looks for it in the directory above,
+    /// and so on up to one whose name it knows (`reconnect_path`). Each time that is denied, and
+    /// what was to be read is read here instead; to look a name up makes it known again.
+    ///
+    /// # Errors
+    ///
+    /// The errno of open_by_handle_at(2); `ESTALE` if the name was not to be found.
+    pub fn open_handle(&self, handle: &FileHandle, ino: u64) -> Result<OwnedFd, Errno> {
+        let mut child = ino;
+        // What hangs together but not with the root is forgotten once nobody holds it.
+        let mut held = Vec::new();
+        for _ in 0..MOST_DEPTH {
+            let opened = match handle::open_here(handle, 0) {
+                Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
+                opened => opened,
+            };
+            let Some(folder) = self.take_denied() else {
+                return opened;
+            };
+            let above = path::stat(&folder, c"")?.ino;
+            held.push(make_known(folder, child)?);
+            child = above;
+        }
+        Err(Errno::ESTALE)
+    }
+
+    fn take_denied(&self) -> Option<OwnedFd> {
+        let denied = self.denied.lock();
+        denied.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The mounted directory, as an `O_PATH` descriptor.
@@ -94,6 +128,22 @@ impl Drop for Folders {
             let _ = listener.join();
         }
     }
+}
+
+/// Looks up the name of an inode in a directory. The numbers that a directory shows are those that
+/// the kernel goes by (`get_name`); where none fits, each name is looked up.
+fn make_known(folder: OwnedFd, ino: u64) -> Result<OwnedFd, Errno> {
+    let mut folder = Dir::from_fd(folder)?;
+    let entries: Vec<_> = folder.iter().collect::<Result<_, _>>()?;
+    let (shown, others): (Vec<_>, Vec<_>) = entries.iter().partition(|it| it.ino() == ino);
+    let names = shown.iter().chain(&others).map(|entry| entry.file_name());
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut files = names
+        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+        .filter_map(|name| openat(&folder, name, flags, Mode::empty()).ok());
+    files
+        .find(|file| path::stat(file, c"").is_ok_and(|stat| stat.ino == ino))
+        .ok_or(Errno::ESTALE)
 }
 
 /// Denies every opening and keeps what the kernel opened for us.
@@ -128,7 +178,7 @@ mod tests {
     use fsnotify::inotify::Mask;
 
     use super::*;
-    use crate::sys::{path, watch};
+    use crate::sys::watch;
 
     #[test]
     fn a_watched_directory_is_read_without_an_event() {

@@ -1,0 +1,144 @@
+//! Where the handles of a filesystem are opened: on whichever mount of it can be reached.
+//!
+//! A directory whose name the kernel has forgotten is not opened by its handle in silence: the kernel
+//! looks for the name in every directory above it (`exportfs_get_name`), and whoever watches those
+//! hears it. [`Folders`] keeps that quiet where permission events are to be had.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use fsnotify::handle::FileHandle;
+use nix::errno::Errno;
+
+use super::mounts::Mounts;
+use crate::silent::Folders;
+use crate::sys::handle;
+use crate::sys::path::{bare_tree, name_of};
+
+/// `O_PATH` directories, by filesystem.
+#[derive(Debug, Default)]
+pub(super) struct Anchors {
+    anchors: HashMap<u32, Vec<Anchor>>,
+    /// Where the working directory of this thread is.
+    here: Option<Here>,
+}
+
+/// A filesystem, an anchor of it, and whether it is the quiet one.
+type Here = (u32, usize, bool);
+
+#[derive(Debug)]
+pub(super) struct Anchor {
+    pub(super) root: OwnedFd,
+    /// Where it is mounted, seen from the subject's root.
+    pub(super) point: Vec<u8>,
+    /// The same mount, with nobody to hear what the kernel opens. None where it opens nothing, and
+    /// where nothing can be done about it.
+    quiet: OnceCell<Option<Folders>>,
+}
+
+impl Anchor {
+    pub(super) fn new(root: OwnedFd, point: Vec<u8>) -> Self {
+        Self {
+            root,
+            point,
+            quiet: OnceCell::new(),
+        }
+    }
+
+    fn quiet(&self) -> Option<&Folders> {
+        let quiet = || {
+            if keeps_names(&self.root) {
+                return None;
+            }
+            Folders::of(bare_tree(&self.root, c"").ok()?).ok()
+        };
+        self.quiet.get_or_init(quiet).as_ref()
+    }
+}
+
+/// Whether no name is ever forgotten: there is nothing but memory to find it in.
+fn keeps_names(file: &OwnedFd) -> bool {
+    use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+    fstatfs(file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+}
+
+impl Anchors {
+    /// Opens a handle for as long as it takes to read its path. Both are only for a look: the file
+    /// may be of a mount that has no path.
+    pub(super) fn path_of(
+        &mut self,
+        (mounts, root): (&Mounts, &OwnedFd),
+        (sdev, ino): (u32, u64),
+        handle: &FileHandle,
+    ) -> Option<Vec<u8>> {
+        self.each(mounts, root, sdev, |anchor, go| {
+            let Some(quiet) = anchor.quiet() else {
+                go(false)?;
+                return Ok(name_of(open_here(handle)?).unwrap_or_default());
+            };
+            go(true)?;
+            let name = name_of(quiet.open_handle(handle, ino)?).unwrap_or_default();
+            let point = anchor.point.strip_suffix(b"/").unwrap_or(&anchor.point);
+            Ok(match &name[..] {
+                b"/" => anchor.point.clone(),
+                name if name.starts_with(b"/") => [point, name].concat(),
+                _ => Vec::new(),
+            })
+        })
+    }
+
+    /// Opens a handle with `O_PATH`.
+    pub(super) fn open(
+        &mut self,
+        (mounts, root): (&Mounts, &OwnedFd),
+        (sdev, ino): (u32, u64),
+        handle: &FileHandle,
+    ) -> Option<OwnedFd> {
+        self.each(mounts, root, sdev, |anchor, go| {
+            if let Some(quiet) = anchor.quiet() {
+                go(true)?;
+                // The name is known again as long as this is open.
+                let _found = quiet.open_handle(handle, ino)?;
+                go(false)?;
+                return open_here(handle);
+            }
+            go(false)?;
+            open_here(handle)
+        })
+    }
+
+    /// The first success on an anchor; `body` may go there, or to its quiet mount.
+    fn each<T>(
+        &mut self,
+        mounts: &Mounts,
+        root: &OwnedFd,
+        sdev: u32,
+        body: impl Fn(&Anchor, &mut dyn FnMut(bool) -> Result<(), Errno>) -> Result<T, Errno>,
+    ) -> Option<T> {
+        let Self { anchors, here } = self;
+        let anchors = anchors
+            .entry(sdev)
+            .or_insert_with(|| mounts.open(root, sdev));
+        anchors.iter().enumerate().find_map(|(index, anchor)| {
+            let mut go = |quiet| {
+                if *here == Some((sdev, index, quiet)) {
+                    return Ok(());
+                }
+                *here = None;
+                let quiet_root = anchor.quiet().filter(|_| quiet).map(Folders::root);
+                nix::unistd::fchdir(quiet_root.unwrap_or(&anchor.root))?;
+                *here = Some((sdev, index, quiet));
+                Ok(())
+            };
+            body(anchor, &mut go).ok()
+        })
+    }
+}
+
+fn open_here(handle: &FileHandle) -> Result<OwnedFd, Errno> {
+    match handle::open_here(handle, 0) {
+        Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
+        opened => opened,
+    }
+}
