@@ -11,6 +11,7 @@ mod content;
 mod show;
 
 pub use check::InvalidImage;
+pub(crate) use check::check_path;
 pub use codec::{DecodeError, DecodeErrorKind, MAX_IMAGE, ReadError, check_image};
 pub(crate) use content::{Content, PIECE, Writer};
 pub(crate) use show::Text;

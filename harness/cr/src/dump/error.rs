@@ -70,10 +70,14 @@ impl DumpError {
     }
 
     pub(super) fn io(call: &'static str, operand: impl Into<String>, error: &io::Error) -> Self {
-        let errno = error
-            .raw_os_error()
-            .map_or(Errno::UnknownErrno, Errno::from_raw);
-        Self::on(call, operand, errno)
+        let operand = operand.into();
+        match error.raw_os_error() {
+            Some(errno) => Self::on(call, operand, Errno::from_raw(errno)),
+            None => Self::new(
+                "",
+                DumpErrorKind::Text(format!("{call} {operand}: {error}")),
+            ),
+        }
     }
 
     /// Says where it happened.

@@ -308,7 +308,7 @@ fn check_ghost(ghost: &Ghost) -> Checked {
 }
 
 /// A path as the kernel prints one: absolute, no empty or relative component, no NUL.
-fn check_path(path: &[u8]) -> Checked {
+pub(crate) fn check_path(path: &[u8]) -> Checked {
     let part = || "path".to_owned();
     ensure(path.len() < MAX_PATH, part, "too long")?;
     let relative = path.strip_prefix(b"/");

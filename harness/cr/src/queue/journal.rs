@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -95,7 +95,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// That the file cannot be read or is no journal.
+    /// That the file cannot be read, is no journal, or is another user's: who can write where the
+    /// image is may not have us put a queue of his into a group of somebody else's.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .read(true)
@@ -273,6 +274,9 @@ fn checked_length(file: &File) -> io::Result<usize> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > LONGEST {
         return Err(bad("not a journal"));
+    }
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(bad("of another user"));
     }
     Ok(usize::try_from(metadata.len()).expect("less than LONGEST"))
 }

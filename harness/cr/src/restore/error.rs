@@ -29,7 +29,7 @@ pub enum RestoreErrorKind {
     Queue(RebuildError),
     /// A fanotify group could not be made.
     Fanotify(String),
-    /// The image asks for what no process can have.
+    /// The image, or the journal of a restore from it, asks for what no dump or restore writes.
     Impossible(&'static str),
     /// A child could not be restored; its own error went to its standard error or is lost.
     Child,

@@ -14,12 +14,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
 use super::inode::{Writing, create, fill, set_attributes, set_xattrs, times};
-use super::leftovers::Journal;
+use super::leftovers::{Journal, room_name};
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
@@ -540,7 +541,7 @@ impl Maker<'_> {
             self.journal = Journal::create(image_path)?;
         }
         for attempt in 0..100 {
-            let name = format!(".notifreeze-{}-{attempt}", std::process::id());
+            let name = room_name(Pid::this(), attempt);
             let name = c_string(name.as_bytes())?;
             if let Some(journal) = &mut self.journal {
                 journal.room(above, name.to_bytes())?;

@@ -6,10 +6,11 @@
 //! restore from the image does so before anything else.
 //!
 //! A journal is believed if it is of this boot and of the caller's own: it did not come with the
-//! image.
+//! image. And still no line is acted upon that a restore would not have written.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::error::{Context, RestoreError};
+use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::tree::{Tree, c_string, link_to, split};
 use crate::dump::{boot_id, journal::began};
+use crate::image::check_path;
 use crate::sys::path::{self, Stat, bare_tree, open_beneath};
 use crate::sys::raw;
 
@@ -213,42 +215,96 @@ pub(super) fn clear(image: &Path, tree: &Tree) -> Result<(), RestoreError> {
         let entry = entry.map_err(failed)?;
         if entry.file_name().as_encoded_bytes().starts_with(&prefix) {
             let path = entry.path();
-            let Some(text) = read(&path).map_err(|error| of_io("journal", &path, &error))? else {
+            let Some((pid, text)) = read(&path).map_err(|error| of_io("journal", &path, &error))?
+            else {
                 continue;
             };
-            clear_one(&text, tree).map_err(|error| error.at(&path.display().to_string()))?;
+            let lines = parse(&text, pid);
+            let cleared = lines.and_then(|lines| clear_one(&lines, tree));
+            cleared.map_err(|error| error.at(&path.display().to_string()))?;
             fs::remove_file(&path).map_err(|error| of_io("unlink", &path, &error))?;
         }
     }
     Ok(())
 }
 
-/// The lines of a journal that is ours, of a process that is gone; none of another.
-fn read(path: &Path) -> io::Result<Option<String>> {
+/// The lines of a journal that is ours, and the process that is gone; none of another. What is left
+/// is what has been written whole.
+fn read(path: &Path) -> io::Result<Option<(Pid, String)>> {
     let mut options = OpenOptions::new();
     let file = options
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
+        // Nobody makes us wait with a fifo of that name.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let metadata = file.metadata()?;
-    if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.len() > MOST_BYTES {
+    let is_ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw();
+    if !is_ours || metadata.len() > MOST_BYTES {
         return Ok(None);
     }
-    let text = io::read_to_string(file)?;
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes)?;
+    // What is no text is no line.
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
     let Some((head, lines)) = text.split_once('\n') else {
-        return Ok(Some(String::new()));
+        return Ok(Some((Pid::this(), String::new())));
     };
     let mut words = head.split(' ');
     let (boot, pid, start) = (words.next(), words.next(), words.next());
     let is_of_this_boot = boot.is_some_and(|boot| !boot.is_empty() && boot == boot_id());
     let pid = pid.and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
     let start: Option<u64> = start.and_then(|start| start.parse().ok());
-    let lives = pid.is_some_and(|pid| began(pid).ok() == start);
-    Ok((is_of_this_boot && !lives).then(|| lines.to_owned()))
+    let gone = pid.filter(|&pid| is_of_this_boot && began(pid).ok() != start);
+    Ok(gone.map(|pid| (pid, lines.to_owned())))
 }
 
-fn clear_one(lines: &str, tree: &Tree) -> Result<(), RestoreError> {
-    let lines: Vec<_> = lines.lines().filter_map(words).collect();
+/// The lines of the journal of a process, if a restore by it can have written each.
+fn parse(text: &str, pid: Pid) -> Result<Vec<Words<'_>>, RestoreError> {
+    // The first line has been read.
+    let lines = text.lines().zip(2..);
+    let parsed = lines.map(|(line, number)| {
+        let words = words(line).ok_or("neither a number nor a name");
+        let checked = words.and_then(|words| check(&words, pid).map(|()| words));
+        let wrong = |what| RestoreError::new(RestoreErrorKind::Impossible(what));
+        checked.map_err(|what| wrong(what).at(&format!("line {number}")))
+    });
+    parsed.collect()
+}
+
+fn check((kind, bytes, numbers): &Words<'_>, pid: Pid) -> Result<(), &'static str> {
+    let is_path = |path: &[u8]| check_path(path).map_err(|invalid| invalid.reason);
+    let is_room = |name: &[u8]| {
+        let attempt = name.strip_prefix(room_name(pid, "").as_bytes());
+        let is_ours = attempt.is_some_and(is_number);
+        is_ours
+            .then_some(())
+            .ok_or("not a directory of the restore's own")
+    };
+    match (*kind, &bytes[..], &numbers[..]) {
+        ("room" | "made", [above, room], []) => is_path(above).and(is_room(room)),
+        ("move", [above, room, name, path], [_, 0 | 1]) => {
+            is_path(above).and(is_room(room)).and(is_path(path))?;
+            let is_name = is_number(name) && path != b"/";
+            is_name
+                .then_some(())
+                .ok_or("not a name of the restore's own")
+        }
+        ("times", [path], [_, _, _, _]) => is_path(path),
+        _ => Err("not a line of a restore's journal"),
+    }
+}
+
+fn is_number(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(u8::is_ascii_digit)
+}
+
+/// The name of a directory of a restore's own.
+pub(super) fn room_name(pid: Pid, attempt: impl fmt::Display) -> String {
+    format!(".notifreeze-{pid}-{attempt}")
+}
+
+fn clear_one(lines: &[Words<'_>], tree: &Tree) -> Result<(), RestoreError> {
     // The last first: what is in a directory before the directory.
     for (kind, bytes, numbers) in lines.iter().rev() {
         if let ("move", [mount, room, name, path], [ino, is_directory]) =
@@ -258,17 +314,17 @@ fn clear_one(lines: &str, tree: &Tree) -> Result<(), RestoreError> {
             move_back(tree, (mount, room, name), (ino, is_directory), path)?;
         }
     }
-    for (kind, bytes, _) in &lines {
+    for (kind, bytes, _) in lines {
         if let ("made", [mount, name]) = (*kind, &bytes[..]) {
             remove_room(tree, mount, name, Contents::Ours)?;
         }
     }
-    for (kind, bytes, _) in &lines {
+    for (kind, bytes, _) in lines {
         if let ("room", [mount, name]) = (*kind, &bytes[..]) {
             remove_room(tree, mount, name, Contents::Unknown)?;
         }
     }
-    for (kind, bytes, numbers) in &lines {
+    for (kind, bytes, numbers) in lines {
         if let ("times", [path], [a, an, m, mn]) = (*kind, &bytes[..], &numbers[..])
             && let Some(folder) = there(tree.open(path, libc::O_PATH | libc::O_DIRECTORY))?
         {
