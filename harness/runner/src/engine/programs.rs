@@ -1,7 +1,7 @@
 //! A cut made by programs: one that dumps and kills, one that restores. What has to be true when
 //! each has returned, and the checking of it; `criu` and `command` differ only in the programs.
 //!
-//! When dump returns 0, every process of the subject's tree has ended. When restore returns 0, they
+//! When dump returns 0, every process of the subject's tree has ended, as it was. When restore returns 0, they
 //! are back with the pids that they had, stopped as they were, and the main process is a child of
 //! the process that started the program or was left to it by a parent that ended. A restored process
 //! that has gone on to its next step has heard of the cut, and is a failure.
@@ -97,7 +97,16 @@ impl Before {
 /// Runs the dump and sees to it that the subject is gone.
 pub(super) fn dump(shop: &Workshop, before: &Before, mut half: Half) -> Result<(), Failure> {
     run(shop, &mut half)?;
-    reap(shop, &before.processes).map_err(|what| half.broke_contract(what))
+    ended(shop, before).map_err(|what| half.broke_contract(what))
+}
+
+fn ended(shop: &Workshop, before: &Before) -> Result<(), String> {
+    let left = reap(shop, &before.processes);
+    match (left, ran_on(shop, before)?) {
+        (left, false) => left,
+        (Ok(()), true) => Err("let the subject run on before it ended".to_owned()),
+        (Err(left), true) => Err(format!("{left}, and let it run on")),
+    }
 }
 
 /// Runs the restore and sees to it that the subject is back, stopped. Its main process, whose number
@@ -129,11 +138,16 @@ fn restored(shop: &Workshop, before: &Before) -> Result<Pid, String> {
             return Err("restore returned 0, but the subject was not stopped".to_owned());
         }
     }
-    match log_length(shop) {
-        Ok(length) if length == before.log_length => Ok(main),
-        Ok(_) => Err("restore let the subject run on; it has to come back stopped".to_owned()),
-        Err(error) => Err(format!("{error:?}")),
+    if ran_on(shop, before)? {
+        return Err("restore let the subject run on; it has to come back stopped".to_owned());
     }
+    Ok(main)
+}
+
+/// Whether the subject has gone on to its next step.
+fn ran_on(shop: &Workshop, before: &Before) -> Result<bool, String> {
+    let length = log_length(shop).map_err(|error| format!("{error:?}"))?;
+    Ok(length != before.log_length)
 }
 
 /// What was lost between fdinfo, image and fdinfo; nothing where the images are not CRIU's.
