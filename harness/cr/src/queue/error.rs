@@ -60,6 +60,8 @@ pub enum Reason {
         expected: usize,
         found: usize,
     },
+    /// Another process has the filesystem open that was to be unmounted, and keeps it.
+    StillMounted,
     /// A call of its recipe failed.
     Call {
         call: &'static str,
@@ -116,6 +118,7 @@ impl fmt::Display for Reason {
             Self::Unheard { expected, found } => {
                 write!(f, "the queue has {found} bytes after it, not {expected}")
             }
+            Self::StillMounted => f.write_str("another process keeps its filesystem mounted"),
             Self::Call { call, errno } => write!(f, "{call}: {}", errno.desc()),
         }
     }

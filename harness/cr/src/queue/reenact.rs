@@ -198,7 +198,7 @@ impl Stage<'_, '_, '_> {
     fn unmount(&mut self, wd: Wd) -> Called<()> {
         self.hold(wd)?;
         call("read", self.gate.admit(self.step.n_events))?;
-        self.scratch.unmount(wd);
+        self.scratch.unmount(wd)?;
         self.ended();
         Ok(())
     }

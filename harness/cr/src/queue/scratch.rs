@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use fsnotify::Wd;
 use fsnotify::inotify::Mask;
@@ -17,13 +18,17 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::error::Reason;
 use super::plan::Inode;
-use crate::sys::{tmpfs, watch};
+use super::record;
+use crate::sys::{raw, tmpfs, watch};
 
 /// Accepted by inotify_add_watch(2), and selects no event: fdinfo shows mask 0.
 const HARMLESS: u32 = libc::IN_IGNORED;
 
 /// Where renames come from and go to: a directory that nothing watches.
 pub(super) const ASIDE: &str = "aside";
+
+/// How long others may keep a filesystem mounted by what they have not closed yet.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Children of one directory that are kept for later events.
 const MOST_CHILDREN: usize = 1024;
@@ -34,6 +39,7 @@ pub(super) struct Scratch<'g> {
     root: OwnedFd,
     holders: HashMap<Wd, Holder>,
     n_names: usize,
+    witness: Witness,
 }
 
 /// The inode that carries a wd.
@@ -62,6 +68,7 @@ impl<'g> Scratch<'g> {
             root: new_root()?,
             holders: HashMap::new(),
             n_names: 0,
+            witness: Witness::default(),
         })
     }
 
@@ -191,9 +198,15 @@ impl<'g> Scratch<'g> {
     }
 
     /// Unmounts the filesystem that the inode of the wd is alone on.
-    pub(super) fn unmount(&mut self, wd: Wd) {
+    pub(super) fn unmount(&mut self, wd: Wd) -> Called<()> {
         let holder = self.holders.remove(&wd).expect("held");
-        drop(holder.mount.expect("held as doomed"));
+        let mount = holder.mount.expect("held as doomed");
+        let gone = self.witness.unmount(mount);
+        if call("unmount", gone)? {
+            Ok(())
+        } else {
+            Err(Reason::StillMounted)
+        }
     }
 
     /// Drops the watch, and removes what carried it.
@@ -216,6 +229,39 @@ impl<'g> Scratch<'g> {
         wds.try_for_each(|wd| watch::rm_watch(self.group, *wd))?;
         self.holders.clear();
         Ok(())
+    }
+}
+
+/// A group that hears an unmount after the one that is rebuilt. The last close of a filesystem may
+/// be another's: a process that was forked by another thread has what was open, until it runs a
+/// program.
+#[derive(Debug, Default)]
+struct Witness(Option<OwnedFd>);
+
+impl Witness {
+    /// Closes the last descriptor of ours of a mount, and waits until the filesystem is gone: false
+    /// if it is not in time.
+    fn unmount(&mut self, root: OwnedFd) -> Result<bool, Errno> {
+        let group = match self.0.take().map_or_else(watch::init, Ok) {
+            // The user has no group left. A restore has one thread, so the close is the last.
+            Err(Errno::EMFILE) => return Ok(true),
+            group => group?,
+        };
+        // The root hears it last: it was made first (`inode_sb_list_add`, `fsnotify_sb_delete`).
+        let path = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let wd = watch::add_watch(group.as_fd(), path.as_bytes(), Mask(HARMLESS))?;
+        drop(root);
+        let deadline = Instant::now() + LIMIT;
+        let has_ended = |events: &[u8]| record::find_ignored(events, 0, |it| it == wd).is_some();
+        while !has_ended(&super::drain(group.as_fd())?) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = i32::try_from(left.as_millis()).expect("less than LIMIT");
+            if left == 0 || !raw::readable(group.as_raw_fd(), left)? {
+                return Ok(false);
+            }
+        }
+        self.0 = Some(group);
+        Ok(true)
     }
 }
 

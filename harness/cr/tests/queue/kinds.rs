@@ -1,6 +1,8 @@
 //! Every kind of event, alone and in the combinations that are hard, through [`cr::queue::rebuild`].
 
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cr::queue::{
     COOKIE_DISTANCE, Loss, RebuildError, drain, losses, rebuild, rebuild_with_cookies,
@@ -52,6 +54,30 @@ pub(crate) fn rebuilt(queue: &[u8]) -> Result<Vec<u8>, RebuildError> {
     Ok(drain(group.as_fd()).unwrap())
 }
 
+/// A process that is forked meanwhile has what was open, until it runs another program.
+fn unmounts_while_others_fork() -> Result<(), Failed> {
+    let events: Vec<Event> = (1..=300)
+        .flat_map(|wd| [(wd, 0x2000, 0, ""), (wd, 0x8000, 0, "")])
+        .collect();
+    let is_over = AtomicBool::new(false);
+    let fork = || {
+        while !is_over.load(Ordering::Relaxed) {
+            Command::new("/proc/self/exe")
+                .arg("--list")
+                .stdout(Stdio::null())
+                .status()?;
+        }
+        std::io::Result::Ok(())
+    };
+    std::thread::scope(|scope| {
+        let forking = scope.spawn(fork);
+        let equal = expect_equal("unmounts", &queue(&events));
+        is_over.store(true, Ordering::Relaxed);
+        forking.join().expect("it does not panic")?;
+        equal
+    })
+}
+
 fn expect_equal(what: &str, saved: &[u8]) -> Result<(), Failed> {
     let rebuilt = rebuilt(saved).map_err(|error| format!("{what}: {error}"))?;
     match difference(saved, &rebuilt) {
@@ -65,6 +91,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("each_kind_is_made_or_refused_as_the_kernel_does", each_kind),
         Trial::test("hard_combinations_are_equal", combinations),
         Trial::test("names_are_bytes_up_to_the_longest", names),
+        Trial::test(
+            "an_unmount_is_waited_for_while_others_fork",
+            unmounts_while_others_fork,
+        ),
         Trial::test("an_overflow_event_keeps_its_place", overflow),
         Trial::test("a_queue_that_is_almost_full_is_equal", almost_full),
         Trial::test(
