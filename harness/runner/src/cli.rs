@@ -175,3 +175,43 @@ fn report_unreadable(unreadable: &[Unreadable]) -> u8 {
         crate::EXIT_USAGE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn help_has_a_word_about_every_argument() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut silent = Vec::new();
+        for command in cli.get_subcommands() {
+            for argument in command.get_arguments() {
+                let (command, argument, help) =
+                    (command.get_name(), argument.get_id(), argument.get_help());
+                if help.is_none() {
+                    silent.push(format!("{command}: {argument}"));
+                }
+            }
+        }
+        assert_eq!(silent, [""; 0]);
+    }
+
+    #[test]
+    fn help_shows_how_live_processes_are_asked_about() {
+        let mut cli = Cli::command();
+        for (name, example) in [
+            ("explain", "notifreeze explain 4711 --tree"),
+            ("capture", "notifreeze compare before.json after.json"),
+            ("compare", "Exit code 0 if nothing differs"),
+            ("record", "notifreeze record -o follow.scn -- tail -F log"),
+            ("run", "Exit code 0 if nothing is but pass"),
+        ] {
+            let command = cli.find_subcommand_mut(name).expect("it is there");
+            let help = command.render_long_help().to_string();
+            assert!(help.contains(example), "{help}");
+        }
+    }
+}

@@ -10,16 +10,18 @@ use crate::live::compare::compare;
 use crate::live::search::{LIMIT, Search};
 
 /// Writes down what a process watches, to be compared after somebody's checkpoint and restore.
-///
-///   notifreeze capture 4711 -o before.json
-///   ... checkpoint and restore it, by whatever means ...
-///   notifreeze capture 4712 -o after.json
-///   notifreeze compare before.json after.json
-///
-/// The process is not disturbed. docs/capture.md has the whole recipe with criu.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For example:
+
+  notifreeze capture 4711 -o before.json
+  ... checkpoint and restore it, by whatever means ...
+  notifreeze capture 4712 -o after.json
+  notifreeze compare before.json after.json
+
+The process is not disturbed. docs/capture.md has the whole recipe with criu.")]
 pub(super) struct CaptureArgs {
+    /// Its number in this pid namespace, as ps shows it.
     pid: i32,
     /// Its descendants too.
     #[arg(long)]
@@ -52,10 +54,9 @@ pub(super) fn run_capture(args: &CaptureArgs) -> Result<u8, String> {
 }
 
 /// Compares two captures: watches lost, masks changed, numbers, order, unread bytes.
-///
-/// Exit code 0 if nothing differs, 1 if something does, 2 if a file is no capture.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+Exit code 0 if nothing differs, 1 if something does, 2 if a file is no capture.")]
 pub(super) struct CompareArgs {
     /// Before the checkpoint.
     before: PathBuf,

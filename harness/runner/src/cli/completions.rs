@@ -8,13 +8,15 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// Prints completions.
-///
-///   notifreeze completions bash > ~/.local/share/bash-completion/completions/notifreeze
-///   notifreeze completions zsh > ~/.zfunc/_notifreeze
-///   notifreeze completions fish > ~/.config/fish/completions/notifreeze.fish
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For example:
+
+  notifreeze completions bash > ~/.local/share/bash-completion/completions/notifreeze
+  notifreeze completions zsh > ~/.zfunc/_notifreeze
+  notifreeze completions fish > ~/.config/fish/completions/notifreeze.fish")]
 pub(super) struct CompletionsArgs {
+    /// Which shell.
     shell: Shell,
 }
 
@@ -26,11 +28,12 @@ pub(super) fn run_completions(args: &CompletionsArgs) -> Result<u8, String> {
 }
 
 /// Writes manual pages.
-///
-///   notifreeze man | man -l -              # the one of notifreeze itself
-///   notifreeze man ~/.local/share/man/man1 # all of them, one a subcommand
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For example:
+
+  notifreeze man | man -l -              # the one of notifreeze itself
+  notifreeze man ~/.local/share/man/man1 # all of them, one a subcommand")]
 pub(super) struct ManArgs {
     /// Where to write them; made if it is not there.
     directory: Option<PathBuf>,

@@ -18,13 +18,15 @@ const STOP_POLL_MS: u8 = 2;
 
 /// Dumps a process: its groups with watches and unread events, and, without --only-fsnotify, all
 /// that it has open and its children.
-///
-///   notifreeze dump 4711 --images /var/tmp/i --only-fsnotify --leave-running
-///   notifreeze show /var/tmp/i
-///   notifreeze restore --images /var/tmp/i -- my-daemon --groups-are-open
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For example:
+
+  notifreeze dump 4711 --images /var/tmp/i --only-fsnotify --leave-running
+  notifreeze show /var/tmp/i
+  notifreeze restore --images /var/tmp/i -- my-daemon --groups-are-open")]
 pub(super) struct Args {
+    /// Its number in this pid namespace, as ps shows it.
     pid: i32,
     /// Where to write the image; made if it is not there.
     #[arg(long, value_name = "DIR")]

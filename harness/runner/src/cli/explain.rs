@@ -11,15 +11,15 @@ use crate::live::search::{LIMIT, Search};
 use crate::live::show;
 
 /// Says what a live process watches, by path, and what a checkpoint would make of it.
-///
-/// The process is not disturbed: it hears nothing, no time of access changes, it is not stopped.
-/// Root sees every process; others see their own, and find fewer paths.
-///
-///   notifreeze explain 4711
-///   notifreeze explain 4711 --tree --json      # docs/explain.md describes the JSON
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+The process is not disturbed: it hears nothing, no time of access changes, it is not stopped.
+Root sees every process; others see their own, and find fewer paths.
+
+  notifreeze explain 4711
+  notifreeze explain 4711 --tree --json      # docs/explain.md describes the JSON")]
 pub(super) struct Args {
+    /// Its number in this pid namespace, as ps shows it.
     pid: i32,
     /// Its descendants too.
     #[arg(long)]

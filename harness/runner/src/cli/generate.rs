@@ -18,6 +18,7 @@ pub(super) struct Args {
     /// Where the numbers come from; default: the clock. Printed, so that it can be given back.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// How many.
     #[arg(long, value_name = "N", default_value_t = 200)]
     cases: usize,
     /// How to cut; `control` holds the kernel against the model and cuts nothing.

@@ -8,16 +8,15 @@ use crate::live::process::none_here;
 use crate::live::record::{Options, Recorded, Source, by_reason, record};
 
 /// Makes a scenario of what a real program does, with strace.
-///
-/// The program and what it starts are run until they end, or for --seconds, or until Ctrl-C. Files
-/// that are there at the beginning are made first; what is left out is said, and why. Let the
-/// command make the changes too: what others do to the files is not seen.
-///
-///   cd /srv/a && notifreeze record -o follow.scn -- tail -F log
-///   notifreeze record --root /srv/a -o watch.scn -- sh -c 'inotifywait -m /srv/a & ...'
-///   notifreeze record --root /srv/a --pid 4711 --seconds 10 -o running.scn
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+The program and what it starts are run until they end, or for --seconds, or until Ctrl-C. Files
+that are there at the beginning are made first; what is left out is said, and why. Let the
+command make the changes too: what others do to the files is not seen.
+
+  cd /srv/a && notifreeze record -o follow.scn -- tail -F log
+  notifreeze record --root /srv/a -o watch.scn -- sh -c 'inotifywait -m /srv/a & ...'
+  notifreeze record --root /srv/a --pid 4711 --seconds 10 -o running.scn")]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["pid", "command"])))]
 pub(super) struct Args {
     /// Where to write the scenario; standard output without it.
@@ -35,6 +34,7 @@ pub(super) struct Args {
     /// A process that runs already, instead of a command.
     #[arg(long)]
     pid: Option<i32>,
+    /// The program and its arguments, behind `--`.
     #[arg(last = true)]
     command: Vec<String>,
 }

@@ -11,13 +11,14 @@ use nix::unistd::Pid;
 use super::show::IMAGE;
 
 /// Gives the processes of a dump that was killed their unread events back, and lets them go on.
-///
-///   notifreeze recover /var/tmp/i
-///
-/// Events are read into journals beside the image, so a dumper that is killed loses none. A process
-/// that it has stopped stays so until this is done. The next dump to the same place does the same.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For example:
+
+  notifreeze recover /var/tmp/i
+
+Events are read into journals beside the image, so a dumper that is killed loses none. A process
+that it has stopped stays so until this is done. The next dump to the same place does the same.")]
 pub(super) struct Args {
     /// Where the image was to be.
     images: PathBuf,

@@ -10,9 +10,13 @@ use cr::{Others, RestoreOptions};
 
 use super::show;
 
-/// Restores the groups of an image in this process, and becomes a program that has them open at
-/// the numbers that they had. The image is one of `dump --only-fsnotify`.
+/// Which image, and for which program.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+This process restores the groups, and becomes the program, which has them open at the numbers that
+they had. The image is one of `notifreeze dump --only-fsnotify`.
+
+  notifreeze restore --images /var/tmp/i -- my-daemon --groups-are-open")]
 pub(super) struct Args {
     /// The folder that `dump` wrote, or an image.
     #[arg(long, value_name = "DIR")]

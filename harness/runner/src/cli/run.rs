@@ -20,6 +20,13 @@ use crate::sandbox::{self, Filesystem};
 use crate::suite::{self, Case};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code 0 if nothing is but pass, known and skip; 1 if something is fail, or fixed, so that its
+declaration has to go; 2 if the command or a scenario is wrong; 3 if something is broken: we could
+not tell.
+
+  notifreeze run --engine criu --criu-bin /path/to/criu --report criu.html
+  notifreeze run x.scn --cut-at all")]
 pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
