@@ -257,7 +257,9 @@ fn the_report_opens_and_filters_in_a_browser() {
         shown(&page.dom("?group=I6")),
         ["inotify/fail", "inotify/known"]
     );
-    assert_eq!(shown(&page.dom("?group=I9")), [""; 0]);
+    let none = page.dom("?group=I9");
+    assert_eq!(shown(&none), [""; 0]);
+    assert!(none.contains("<p id=\"none\" class=\"dim\">No scenario"));
     assert_eq!(shown(&page.dom("?text=unread+CRIU")), ["inotify/known"]);
     let opened = page.dom("#case-1");
     assert!(

@@ -70,7 +70,7 @@ fn a_run_is_reported() {
     let seen = reported(&["run", "scenarios/inotify/mask-added.scn"]);
     let Some(seen) = seen else { return };
     assert_eq!(seen.code, Some(0), "{}", seen.output);
-    check(&seen.html, &["1 scenarios in", "mask-added</span>"]);
+    check(&seen.html, &["1 scenario in", "mask-added</span>"]);
     check(&seen.junit, &["tests=\"1\" skipped=\"0\" failures=\"0\""]);
     check(
         &seen.tap,

@@ -295,14 +295,22 @@ impl Form {
     }
 }
 
-/// Reads the value of `--report`: a form that is not known is said before anything runs.
+/// Reads the value of `--report`: a form that is not known and a folder that is not there are said
+/// before anything runs.
 ///
 /// # Errors
 ///
-/// A sentence that names the endings that are known.
+/// A sentence that names the endings that are known, or the folder.
 pub fn path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    Form::of(&path).map(|_| path)
+    Form::of(&path)?;
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(format!(
+            "report {text}: there is no folder {}; make it first",
+            folder.display()
+        )),
+        _ => Ok(path),
+    }
 }
 
 /// Writes a report.

@@ -47,7 +47,7 @@ pub(super) fn print(results: &Results) -> Result<String, Error> {
         .collect();
     environment.get_template("page.html")?.render(context! {
         program => results.program.as_str(),
-        wall_ms => results.wall_us / 1000,
+        wall => wall(results.wall_us),
         counts => Value::from(Serde(results.counts)),
         n_cases => results.counts.total(),
         n_told => results.cases.len(),
@@ -55,6 +55,14 @@ pub(super) fn print(results: &Results) -> Result<String, Error> {
         groups => groups,
         invariants => invariants,
     })
+}
+
+/// Seconds, or less than one as milliseconds.
+fn wall(wall_us: u64) -> String {
+    match wall_us {
+        0..1_000_000 => format!("{} ms", wall_us / 1000),
+        _ => format!("{}.{} s", wall_us / 1_000_000, wall_us / 100_000 % 10),
+    }
 }
 
 fn entry((index, case): (usize, &CaseResult)) -> Entry<'_> {

@@ -52,8 +52,17 @@ impl Picture {
     }
 
     fn text(&mut self, x: usize, class: &str, text: &str, max: usize) {
+        self.titled(x, class, &shorten(text, max), text);
+    }
+
+    /// One of two texts that are the same before `from`, where what differs has to be seen.
+    fn side(&mut self, x: usize, class: &str, text: &str, from: usize) {
+        self.titled(x, class, &shorten_before(text, from, SIDE_CHARS), text);
+    }
+
+    fn titled(&mut self, x: usize, class: &str, shown: &str, text: &str) {
         let y = self.y + 13;
-        let shown = escape(&shorten(text, max));
+        let shown = escape(shown);
         let full = escape(text);
         self.write(format_args!(
             "<text x=\"{x}\" y=\"{y}\" class=\"{class}\">{shown}<title>{full}</title></text>"
@@ -119,12 +128,16 @@ impl Picture {
             Some((Kind::Outcome, _)) => "outcome",
         };
         let (y, height) = (self.y + 1, LINE - 2);
+        let from = match (&row.control, &row.restored) {
+            (Some(control), Some(restored)) => apart(control, restored),
+            _ => 0,
+        };
         if let Some(text) = &row.control {
             self.write(format_args!(
                 "<rect x=\"0\" y=\"{y}\" width=\"{}\" height=\"{height}\" class=\"box {class}\"/>",
                 LEFT - 10
             ));
-            self.text(LEFT - 16, &format!("left {class}"), text, SIDE_CHARS);
+            self.side(LEFT - 16, &format!("left {class}"), text, from);
         }
         if let Some(text) = &row.restored {
             self.write(format_args!(
@@ -132,7 +145,7 @@ impl Picture {
                 RIGHT + 10,
                 LEFT - 10
             ));
-            self.text(RIGHT + 16, &format!("right {class}"), text, SIDE_CHARS);
+            self.side(RIGHT + 16, &format!("right {class}"), text, from);
         }
         self.link(row, class);
         self.y += LINE;
@@ -186,9 +199,60 @@ fn shorten(text: &str, max: usize) -> String {
     text.chars().take(max - 1).chain(['…']).collect()
 }
 
+/// Where two texts that do not both fit into a side begin to differ, at the last word before that; 0
+/// where nothing has to be left out, or nothing differs.
+fn apart(control: &str, restored: &str) -> usize {
+    let fits = |text: &str| text.chars().count() <= SIDE_CHARS;
+    if control == restored || fits(control) && fits(restored) {
+        return 0;
+    }
+    let same = control.chars().zip(restored.chars());
+    let same: Vec<char> = same
+        .take_while(|(left, right)| left == right)
+        .map(|(letter, _)| letter)
+        .collect();
+    // The word before the first that differs, so that one that is only there more is seen.
+    let mut ends = (0..same.len())
+        .rev()
+        .filter(|&at| matches!(same[at], ' ' | '|'));
+    ends.nth(1).map_or(0, |end| end + 1)
+}
+
+/// The text without what stands between its first words and `from`, and shortened as much as it takes.
+fn shorten_before(text: &str, from: usize, max: usize) -> String {
+    const HEAD: usize = 12;
+    if from <= HEAD + 1 {
+        return shorten(text, max);
+    }
+    let letters: Vec<char> = text.chars().collect();
+    let head: String = letters[..HEAD].iter().collect();
+    let rest: String = letters[from.min(letters.len())..].iter().collect();
+    format!("{head}…{}", shorten(&rest, max - HEAD - 1))
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_far_behind_is_seen_on_both_sides() {
+        let mask = "wd=12: mask IN_MODIFY|IN_ATTRIB|IN_MOVED_FROM|IN_MOVED_TO|IN_DELETE";
+        let more = format!("{mask}|IN_EXCL_UNLINK");
+        let from = apart(&more, mask);
+        let shown = |text: &str| shorten_before(text, from, SIDE_CHARS);
+        assert_eq!(
+            shown(&more),
+            "wd=12: mask …IN_MOVED_TO|IN_DELETE|IN_EXCL_UNLINK"
+        );
+        assert_eq!(shown(mask), "wd=12: mask …IN_MOVED_TO|IN_DELETE");
+        assert_eq!(apart("fd 5: unread bytes 0", "fd 5: unread bytes 32"), 0);
+        assert_eq!(apart(mask, mask), 0);
+    }
 }
