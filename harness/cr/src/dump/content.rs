@@ -107,8 +107,8 @@ pub(super) fn copy(
     Ok(ghost)
 }
 
-/// The extents of a file, and those of its pages that were allocated and never written: holes to
-/// `SEEK_DATA`, but counted. Only on tmpfs, where blocks are counted in pages and nothing else.
+/// The extents of a file, and what of it was allocated and never written: holes to `SEEK_DATA`, but
+/// counted. On tmpfs the pages are counted, and elsewhere the filesystem is asked for its map.
 fn with_unwritten(
     source: &OwnedFd,
     stat: &Stat,
@@ -119,29 +119,67 @@ fn with_unwritten(
     let pages = |extent: &Extent| extent.length.div_ceil(PAGE);
     let n_written: u64 = extents.iter().map(pages).sum();
     let n_pages = stat.blocks.saturating_mul(512) / PAGE;
-    if !is_on_tmpfs(source) || n_pages <= n_written {
+    let is_on_tmpfs = is_on_tmpfs(source);
+    if stat.blocks == 0 || is_on_tmpfs && n_pages <= n_written {
         return extents;
     }
-    let found = probe(holders).and_then(|probe| match probe {
-        Reader::Own(file) => unwritten(file.as_fd(), &extents, n_pages),
-        Reader::Shared(file) => unwritten(file, &extents, n_pages),
+    let probe = probe(holders);
+    let file = probe.as_ref().map(|probe| match probe {
+        Reader::Own(file) => file.as_fd(),
+        Reader::Shared(file) => *file,
     });
-    let unwritten = found.unwrap_or_else(|| {
-        let place = holders.first().map_or("", |held| &held.place);
-        let object = format!("{place}: allocated pages of the ghost");
-        let reason = "the kernel does not tell which were never written: they go behind its end";
-        losses.push(Loss::new(7, object, reason));
-        let end = stat.size.div_ceil(PAGE);
-        vec![(end, end + n_pages - n_written)]
-    });
+    let unwritten = if is_on_tmpfs {
+        let found = file.and_then(|file| unwritten_pages(file, &extents, n_pages));
+        found.unwrap_or_else(|| {
+            losses.push(unknown(holders, "they go behind its end"));
+            let end = stat.size.div_ceil(PAGE);
+            vec![(end * PAGE, (end + n_pages - n_written) * PAGE)]
+        })
+    } else if let Some(mapped) = file.and_then(|file| inspect::unwritten(file).ok()) {
+        between(&mapped, &extents)
+    } else {
+        if n_pages > n_written {
+            losses.push(unknown(holders, "they are not allocated"));
+        }
+        Vec::new()
+    };
     let empty = unwritten.into_iter().map(|(start, end)| Extent {
-        offset: start * PAGE,
-        length: (end - start) * PAGE,
+        offset: start,
+        length: end - start,
         ..Extent::default()
     });
     let mut all: Vec<Extent> = extents.into_iter().chain(empty).collect();
     all.sort_unstable_by_key(|extent| extent.offset);
     all
+}
+
+fn unknown(holders: &[&Held], what_becomes: &str) -> Loss {
+    let place = holders.first().map_or("", |held| &held.place);
+    let object = format!("{place}: allocated pages of the ghost");
+    let reason = format!("the kernel does not tell which were never written: {what_becomes}");
+    Loss::new(7, object, reason)
+}
+
+/// What of some ranges, which rise, is not in extents, which rise too.
+fn between(ranges: &[inspect::Range], extents: &[Extent]) -> Vec<inspect::Range> {
+    let mut found = Vec::new();
+    for &(start, end) in ranges {
+        let mut at = start;
+        for extent in extents {
+            let extent_end = extent.offset + extent.length;
+            if extent_end <= at || extent.offset >= end {
+                continue;
+            }
+            if extent.offset > at {
+                found.push((at, extent.offset));
+            }
+            at = extent_end;
+        }
+        if at < end {
+            found.push((at, end));
+        }
+    }
+    found
 }
 
 /// A descriptor to count pages by: any but one of `O_PATH`.
@@ -158,9 +196,13 @@ fn probe<'a>(holders: &[&'a Held]) -> Option<Reader<'a>> {
         .map(Reader::Own)
 }
 
-/// The pages between the extents of a file, as ranges of numbers; none where the kernel does not
-/// count them, or counts others than statx(2).
-fn unwritten(file: BorrowedFd<'_>, extents: &[Extent], n_pages: u64) -> Option<Vec<(u64, u64)>> {
+/// The pages between the extents of a file; none where the kernel does not count them, or counts
+/// others than statx(2).
+fn unwritten_pages(
+    file: BorrowedFd<'_>,
+    extents: &[Extent],
+    n_pages: u64,
+) -> Option<Vec<inspect::Range>> {
     let count =
         |start: u64, end: u64| inspect::pages(file, start * PAGE, (end - start) * PAGE).ok();
     if inspect::pages(file, 0, 0).ok()? != n_pages {
@@ -180,7 +222,8 @@ fn unwritten(file: BorrowedFd<'_>, extents: &[Extent], n_pages: u64) -> Option<V
         end = end.checked_mul(2).filter(|end| *end <= LAST_PAGE)?;
     }
     search(&count, (at, end), &mut found)?;
-    Some(found)
+    let bytes = |(start, end)| (start * PAGE, end * PAGE);
+    Some(found.into_iter().map(bytes).collect())
 }
 
 /// Halves a range until each part is full or empty.
@@ -302,7 +345,7 @@ fn reader<'a>(
 fn parts(file: BorrowedFd<'_>, size: u64) -> Result<Vec<(u64, u64)>, DumpError> {
     let fd = file.as_raw_fd();
     let number = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
-    let mut parts: Vec<(u64, u64)> = Vec::new();
+    let mut parts = Vec::new();
     let mut at = 0;
     while at < size {
         let start = match raw::lseek(fd, number(at), libc::SEEK_DATA) {
@@ -313,13 +356,7 @@ fn parts(file: BorrowedFd<'_>, size: u64) -> Result<Vec<(u64, u64)>, DumpError> 
         let end = raw::lseek(fd, number(start), libc::SEEK_HOLE)
             .map_err(|errno| DumpError::on("lseek", "SEEK_HOLE", errno))?
             .cast_unsigned();
-        // A block may be smaller than a page, and a page is what can be mapped.
-        let start = start & !(PAGE - 1);
-        let end = end.next_multiple_of(PAGE).min(size);
-        match parts.last_mut() {
-            Some((_, last)) if *last >= start => *last = end,
-            _ => parts.push((start, end)),
-        }
+        parts.push((start, end));
         at = end;
     }
     Ok(parts)
@@ -352,19 +389,23 @@ fn read(
     let failed = |errno| DumpError::on("mmap", "", errno);
     let mut at = start;
     while at < end {
-        let length = PIECE.min(end - at);
+        // A block may be smaller than a page, and a page is what can be mapped.
+        let page = at & !(PAGE - 1);
+        let length = PIECE.min(end - page);
         let size = usize::try_from(length).map_err(|_| failed(Errno::EOVERFLOW))?;
-        let offset = i64::try_from(at).map_err(|_| failed(Errno::EOVERFLOW))?;
-        let content = Mapping::new(file, offset, size).map_err(failed)?.copy(size);
+        let offset = i64::try_from(page).map_err(|_| failed(Errno::EOVERFLOW))?;
+        let mut content = Mapping::new(file, offset, size).map_err(failed)?.copy(size);
+        content.drain(..usize::try_from(at - page).expect("less than a page"));
         extents.push(store.keep(at, content)?);
-        at += length;
+        at = page + length;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::search;
+    use super::{between, search};
+    use crate::image::Extent;
 
     fn check(pages: &[u64], range: (u64, u64), expected: &[(u64, u64)]) {
         let is_in = |page: &&u64, start, end| (start..end).contains(*page);
@@ -383,6 +424,24 @@ mod tests {
         check(&[1, 2, 3, 16], (0, 32), &[(1, 4), (16, 17)]);
         check(&[4, 5, 6], (4, 7), &[(4, 7)]);
         check(&[0, 2], (1, 4), &[(2, 3)]);
+    }
+
+    #[test]
+    fn what_was_never_written_is_between_the_extents() {
+        let check = |ranges: &[(u64, u64)], extents: &[(u64, u64)], expected: &[(u64, u64)]| {
+            let extent = |&(start, end)| Extent {
+                offset: start,
+                length: end - start,
+                ..Extent::default()
+            };
+            let extents: Vec<Extent> = extents.iter().map(extent).collect();
+            assert_eq!(between(ranges, &extents), expected);
+        };
+        check(&[(0, 9)], &[], &[(0, 9)]);
+        check(&[(0, 9)], &[(0, 9)], &[]);
+        check(&[(0, 9)], &[(2, 4), (6, 7)], &[(0, 2), (4, 6), (7, 9)]);
+        check(&[(2, 4), (6, 9)], &[(0, 3), (7, 12)], &[(3, 4), (6, 7)]);
+        check(&[(5, 6)], &[(0, 5), (6, 7)], &[(5, 6)]);
     }
 
     #[test]

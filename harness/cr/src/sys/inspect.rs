@@ -138,6 +138,73 @@ pub fn pages(file: impl AsFd, offset: u64, length: u64) -> Result<u64, Errno> {
     Ok(in_memory + evicted)
 }
 
+/// A range of bytes, from and to.
+pub type Range = (u64, u64);
+
+/// ioctl(2) `FS_IOC_FIEMAP`: the ranges that are allocated and were never written, rising.
+///
+/// # Errors
+///
+/// The errno of the call: `EOPNOTSUPP` where the filesystem has no such map, as tmpfs.
+pub fn unwritten(file: impl AsFd) -> Result<Vec<Range>, Errno> {
+    const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
+    const LAST: u32 = 0x1;
+    const UNWRITTEN: u32 = 0x800;
+    const AT_ONCE: usize = 32;
+
+    /// struct fiemap.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Map {
+        start: u64,
+        length: u64,
+        flags: u32,
+        n_mapped: u32,
+        n_extents: u32,
+        reserved: u32,
+        extents: [Mapped; AT_ONCE],
+    }
+    /// struct `fiemap_extent`.
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Mapped {
+        logical: u64,
+        physical: u64,
+        length: u64,
+        reserved: [u64; 2],
+        flags: u32,
+        more_reserved: [u32; 3],
+    }
+
+    let mut found = Vec::new();
+    let mut start = 0;
+    loop {
+        let mut map = Map {
+            start,
+            length: u64::MAX - start,
+            n_extents: u32::try_from(AT_ONCE).expect("few"),
+            ..Map::default()
+        };
+        // SAFETY: the kernel reads and writes a struct fiemap with room for as many extents as it
+        // says.
+        let returned = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), FS_IOC_FIEMAP, &mut map) };
+        Errno::result(returned)?;
+        let n_mapped = usize::try_from(map.n_mapped).expect("no more than asked for");
+        let mapped = &map.extents[..n_mapped.min(AT_ONCE)];
+        for extent in mapped {
+            let end = extent.logical.saturating_add(extent.length);
+            if extent.flags & UNWRITTEN != 0 {
+                found.push((extent.logical, end));
+            }
+            start = start.max(end);
+        }
+        match mapped.last() {
+            Some(last) if last.flags & LAST == 0 => {}
+            _ => return Ok(found),
+        }
+    }
+}
+
 /// Extended attributes of what a path refers to, the path itself if it is a symbolic link; sorted
 /// by name. Empty where there are none or the filesystem has no such thing.
 #[must_use]
