@@ -385,6 +385,7 @@ fn ends_with_next_write(source: Source<'_>, mark: &fdinfo::Mark) -> bool {
         return false;
     }
     source.tree.iter().any(|pid| {
+        let mounts = Mounts::of(*pid).ok();
         let entries = fs::read_dir(format!("/proc/{pid}/fd"))
             .into_iter()
             .flatten()
@@ -393,21 +394,32 @@ fn ends_with_next_write(source: Source<'_>, mark: &fdinfo::Mark) -> bool {
             let Ok(stat) = fs::metadata(&path) else {
                 return false;
             };
-            let device = (libc::major(stat.dev()), libc::minor(stat.dev()));
+            if stat.ino() != ino.0 {
+                return false;
+            }
             let number = path
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            stat.ino() == ino.0
-                && device == (sdev.major(), sdev.minor())
-                && open_for_writing(*pid, number)
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+            let info = info.unwrap_or_default();
+            // The device of the superblock, which stat(2) does not show on every filesystem.
+            let mount = value(&info, "mnt_id:").and_then(|id| id.parse().ok());
+            let mount = mount.and_then(|id| mounts.as_ref()?.of_id(id));
+            let own = (libc::major(stat.dev()), libc::minor(stat.dev()));
+            mount.map_or(own, |mount| mount.device) == (sdev.major(), sdev.minor())
+                && is_open_for_writing(&info)
         })
     })
 }
 
-fn open_for_writing(pid: i32, fd: &str) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+fn is_open_for_writing(info: &str) -> bool {
+    let flags = value(info, "flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok());
     flags.is_some_and(|flags| flags & libc::O_ACCMODE.cast_unsigned() != 0)
+}
+
+/// What fdinfo says behind a key.
+fn value<'a>(info: &'a str, key: &str) -> Option<&'a str> {
+    let mut lines = info.lines();
+    lines.find_map(|line| line.strip_prefix(key)).map(str::trim)
 }

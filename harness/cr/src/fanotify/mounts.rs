@@ -59,6 +59,12 @@ impl Mounts {
         self.reachable(|mount| mount.device == (device.major(), device.minor()))
     }
 
+    /// The mount of this number.
+    #[must_use]
+    pub fn of_id(&self, id: u32) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| mount.id == id)
+    }
+
     /// Every mount, in the order of the table.
     #[must_use]
     pub fn all(&self) -> &[Mount] {
