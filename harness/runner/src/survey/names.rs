@@ -160,6 +160,9 @@ pub(super) struct Resolver<'a> {
     names: &'a Names,
     by_handle: HashMap<(Sdev, FileHandle), Object>,
     by_number: HashMap<(Sdev, Ino), Object>,
+    /// For filesystems whose files have other device numbers than their marks: stat(2) of btrfs gives
+    /// that of the subvolume (`btrfs_getattr`), fdinfo that of the superblock.
+    by_handle_anywhere: HashMap<FileHandle, Object>,
     n_unnamed: u32,
 }
 
@@ -169,6 +172,7 @@ impl<'a> Resolver<'a> {
             names,
             by_handle: HashMap::new(),
             by_number: HashMap::new(),
+            by_handle_anywhere: HashMap::new(),
             n_unnamed: 0,
         };
         for candidate in &names.candidates {
@@ -203,6 +207,9 @@ impl<'a> Resolver<'a> {
         if let Some(handle) = handle {
             self.by_handle
                 .entry((number.0, handle))
+                .or_insert_with(|| object.clone());
+            self.by_handle_anywhere
+                .entry(handle)
                 .or_insert_with(|| object.clone());
         }
         self.by_number
@@ -250,14 +257,15 @@ impl<'a> Resolver<'a> {
             Some(handle) => self
                 .by_handle
                 .get(&(number.0, *handle))
-                .or_else(|| self.by_number.get(&number)),
+                .or_else(|| self.by_number.get(&number))
+                .or_else(|| self.by_handle_anywhere.get(handle)),
             None => self.by_number.get(&number),
         };
         if let Some(object) = known {
             return object.clone();
         }
         let object = handle
-            .and_then(|handle| self.opened(handle))
+            .and_then(|handle| self.opened(handle, number))
             .unwrap_or_else(|| {
                 self.n_unnamed += 1;
                 Object::Unnamed(self.n_unnamed)
@@ -266,13 +274,16 @@ impl<'a> Resolver<'a> {
         object
     }
 
-    fn opened(&self, handle: &FileHandle) -> Option<Object> {
+    fn opened(&self, handle: &FileHandle, number: (Sdev, Ino)) -> Option<Object> {
         let root = cr::sys::handle::open_path(&self.names.world).ok()?;
         let file = cr::sys::handle::open(&root, handle).ok()?;
         let link = fs::read_link(cr::sys::handle::proc_path(&file)).ok()?;
         let link = link.into_os_string().into_vec();
         match link.strip_suffix(b" (deleted)") {
-            Some(name) => Some(Object::Ghost(self.names.shown(name))),
+            Some(name) => {
+                let name = unnumbered(name, Some(number));
+                Some(Object::Ghost(self.names.shown(name)))
+            }
             None => Some(Object::Path(self.names.shown(&link))),
         }
     }
