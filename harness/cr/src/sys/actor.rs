@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::unistd::{Pid, getpid};
 
 /// Where a list of calls ended early: the index of the call, and its errno.
 pub type Stopped = (usize, Errno);
@@ -29,6 +30,7 @@ pub enum ActError {
 /// [`ActError`].
 pub fn act_as(pid: i32, act: impl FnOnce() -> Result<(), Stopped>) -> Result<(), ActError> {
     let (heard, told) = pipe().map_err(ActError::Start)?;
+    let parent = getpid();
     let mut wanted = pid;
     // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
     // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
@@ -48,7 +50,7 @@ pub fn act_as(pid: i32, act: impl FnOnce() -> Result<(), Stopped>) -> Result<(),
         // SAFETY: plain numbers; `act` makes system calls alone, as its contract says, so it does
         // not matter what the other threads of the parent held. The bytes outlive the write.
         unsafe {
-            libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            end_with(parent);
             let word = match act() {
                 Ok(()) => [-1, 0],
                 Err((index, errno)) => [i32::try_from(index).unwrap_or(i32::MAX), errno as i32],
@@ -67,6 +69,22 @@ pub fn act_as(pid: i32, act: impl FnOnce() -> Result<(), Stopped>) -> Result<(),
         (8, Err(_)) => Ok(()),
         (8, Ok(index)) => Err(ActError::Stopped((index, Errno::from_raw(word(4))))),
         _ => Err(ActError::Killed),
+    }
+}
+
+/// Ends the caller as soon as its parent, the process `parent`, has ended. A parent that ended before
+/// this call sends no signal any more, so that is asked after it.
+///
+/// # Safety
+///
+/// For a process that may end here, without a destructor.
+pub(super) unsafe fn end_with(parent: Pid) {
+    // SAFETY: plain numbers.
+    unsafe {
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent.as_raw() {
+            libc::syscall(libc::SYS_exit_group, 1);
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::unistd::getpid;
 
+use super::actor::end_with;
 use super::tmpfs::{capabilities, set_capabilities};
 
 /// The subject's answer to a permission event.
@@ -198,6 +200,7 @@ pub fn read_nothing_elsewhere(file: impl AsFd) -> Result<Opener, Errno> {
 
 /// Starts a process that makes one system call and ends.
 fn elsewhere(call: impl FnOnce() -> libc::c_long) -> Result<Opener, Errno> {
+    let parent = getpid();
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
     // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
@@ -217,7 +220,8 @@ fn elsewhere(call: impl FnOnce() -> libc::c_long) -> Result<Opener, Errno> {
         // SAFETY: only system calls, no lock and no allocation, so it does not matter what the
         // other threads of the parent held.
         unsafe {
-            libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Left alone it would wait for ever: it holds the group that should answer, too.
+            end_with(parent);
             let returned = call();
             libc::syscall(libc::SYS_exit_group, libc::c_int::from(returned < 0));
             libc::abort()
@@ -313,6 +317,26 @@ mod tests {
         assert_eq!(unread(), 0);
         open_elsewhere(&path, libc::O_RDONLY).unwrap().finish();
         assert_eq!(unread(), 24);
+    }
+
+    #[test]
+    fn whoever_has_lost_its_parent_makes_no_call() {
+        let (heard, told) = nix::unistd::pipe().unwrap();
+        // SAFETY: one byte is read, from memory that outlives the call.
+        let say = || unsafe {
+            let n_written = libc::write(told.as_raw_fd(), b"x".as_ptr().cast(), 1);
+            libc::c_long::from(n_written == 1)
+        };
+        let stranger = nix::unistd::Pid::from_raw(-1);
+        let orphan = elsewhere(|| {
+            // SAFETY: nothing is left undone.
+            unsafe { end_with(stranger) };
+            say()
+        });
+        orphan.unwrap().finish();
+        elsewhere(say).unwrap().finish();
+        drop(told);
+        assert_eq!(nix::unistd::read(&heard, &mut [0; 8]), Ok(1));
     }
 
     #[test]
