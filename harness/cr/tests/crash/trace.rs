@@ -3,10 +3,14 @@
 //! The process filters its own calls (seccomp(2), `SECCOMP_RET_TRACE`), so that it stops once
 //! before each, and so that the thousands of calls that fill a queue need not stop it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError::Timeout, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use nix::errno::Errno;
@@ -120,10 +124,15 @@ impl Traced {
         self.pid
     }
 
+    /// To its end, and to that of all that it started, which is not to outlive it.
     fn run(self, n: usize, stops: bool) -> Result<Ended, Failed> {
         let mut n_calls = 0;
         let mut killed = None;
-        loop {
+        let mut ended = None;
+        let mut alive = HashSet::from([self.pid]);
+        let mut gone = HashSet::new();
+        let mut limit = None;
+        while !alive.is_empty() {
             let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
                 Ok(status) => status,
                 Err(Errno::ECHILD) => return Err("the dumper ended unseen".into()),
@@ -141,26 +150,70 @@ impl Traced {
                 }
                 WaitStatus::Stopped(tid, Signal::SIGSTOP) if stops && tid == self.pid => {
                     kill(self.pid, Signal::SIGKILL)?;
-                    waitpid(self.pid, Some(WaitPidFlag::__WALL))?;
-                    return Ok(Ended::Exited(0));
+                    ended = Some(Ended::Exited(0));
+                }
+                WaitStatus::PtraceEvent(tid, _, libc::PTRACE_EVENT_CLONE) => {
+                    // It may be killed by now: then what it started is seen when that stops.
+                    if let Ok(started) = ptrace::getevent(tid) {
+                        alive.insert(Pid::from_raw(i32::try_from(started)?));
+                    }
+                    go_on(tid, None)?;
                 }
                 // A new thread begins with a stop.
                 WaitStatus::PtraceEvent(tid, ..) | WaitStatus::Stopped(tid, Signal::SIGSTOP) => {
+                    alive.insert(tid);
                     go_on(tid, None)?;
                 }
                 WaitStatus::Stopped(tid, signal) => go_on(tid, Some(signal))?,
-                WaitStatus::Exited(pid, status) if pid == self.pid => {
-                    return Ok(Ended::Exited(status));
+                WaitStatus::Exited(tid, _) | WaitStatus::Signaled(tid, ..) => {
+                    gone.insert(tid);
                 }
-                WaitStatus::Signaled(pid, ..) if pid == self.pid => {
-                    let call = killed.ok_or("the dumper was killed by somebody else")?;
-                    return Ok(Ended::Killed { call });
-                }
-                // Its threads, which end with it.
-                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {}
                 other => return Err(format!("the dumper: {other:?}").into()),
             }
+            alive.retain(|tid| !gone.contains(tid));
+            if alive.contains(&self.pid) {
+                continue;
+            }
+            if ended.is_none() {
+                ended = Some(match (status, killed) {
+                    (WaitStatus::Exited(_, status), _) => Ended::Exited(status),
+                    (_, Some(call)) => Ended::Killed { call },
+                    _ => return Err("the dumper was killed by somebody else".into()),
+                });
+            }
+            limit.get_or_insert_with(|| Limit::of(alive.iter().copied().collect()));
         }
+        match (ended, limit.is_none_or(Limit::end)) {
+            (Some(ended), true) => Ok(ended),
+            (Some(ended), false) => Err(format!("{ended}: a process outlives it").into()),
+            (None, _) => Err("the dumper ended unseen".into()),
+        }
+    }
+}
+
+/// How long some processes may take to end, before they are killed.
+struct Limit {
+    over: Sender<()>,
+    watch: JoinHandle<bool>,
+}
+
+impl Limit {
+    fn of(processes: Vec<Pid>) -> Self {
+        let (over, is_over) = channel();
+        let watch = std::thread::spawn(move || {
+            let is_kept = is_over.recv_timeout(Duration::from_secs(10)) != Err(Timeout);
+            for pid in processes.into_iter().filter(|_| !is_kept) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            is_kept
+        });
+        Self { over, watch }
+    }
+
+    /// They have ended; whether they did so by themselves.
+    fn end(self) -> bool {
+        drop(self.over);
+        self.watch.join().expect("it does not panic")
     }
 }
 
