@@ -146,7 +146,7 @@ const DIFFERENCES: &[Cause] = &[
         &["+ fd *: times atime changed by the cut"],
     ),
     cause(
-        "restore makes a ghost again with the times of that moment",
+        "a ghost's times come back without their nanoseconds: the image has microseconds",
         &["+ fd * (deleted): times atime and mtime changed by the cut"],
     ),
     cause(

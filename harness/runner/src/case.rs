@@ -180,9 +180,10 @@ pub fn control(
     let run = || match sandbox::run(&job, notifreeze) {
         Answer::Finished { transcript, .. } => Ok(transcript),
         Answer::Skipped(reason) => Err(Verdict::Skip(reason)),
-        Answer::Refused(reason) | Answer::Failed(reason) | Answer::Broken(reason) => {
-            Err(Verdict::Broken(format!("control: {reason}")))
-        }
+        Answer::Refused(reason)
+        | Answer::Failed(reason)
+        | Answer::Again(reason)
+        | Answer::Broken(reason) => Err(Verdict::Broken(format!("control: {reason}"))),
     };
     let (first, second) = std::thread::scope(|scope| {
         let second = scope.spawn(run);
@@ -241,7 +242,9 @@ fn judged(
             judge(case, engine, options, &mut report)
         }
         Answer::Skipped(reason) => Verdict::Skip(reason),
-        Answer::Broken(reason) => Verdict::Broken(format!("{engine}: {reason}")),
+        Answer::Again(reason) | Answer::Broken(reason) => {
+            Verdict::Broken(format!("{engine}: {reason}"))
+        }
         Answer::Refused(reason) | Answer::Failed(reason) => {
             judge_failure(case, engine, options, &mut report, reason)
         }

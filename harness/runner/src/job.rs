@@ -46,6 +46,8 @@ pub enum Answer {
     Refused(String),
     /// The engine failed to dump or to restore.
     Failed(String),
+    /// By chance this run could not show what others do: start another.
+    Again(String),
     /// We could not tell. Names the step where there is one.
     Broken(String),
 }

@@ -86,8 +86,20 @@ fn leave(words: PipeReader) -> io::Result<()> {
 /// Runs a job in a sandbox of the program `notifreeze`.
 #[must_use]
 pub fn run(job: &Job, notifreeze: &Path) -> Answer {
-    ask(job, notifreeze).unwrap_or_else(|error| Answer::Broken(format!("sandbox: {error}")))
+    let once =
+        || ask(job, notifreeze).unwrap_or_else(|error| Answer::Broken(format!("sandbox: {error}")));
+    let mut answer = once();
+    for _ in 0..MOST_AGAIN {
+        if !matches!(answer, Answer::Again(_)) {
+            break;
+        }
+        answer = once();
+    }
+    answer
 }
+
+/// How often a run that shows nothing by chance is started again: the chance is one in hundreds.
+const MOST_AGAIN: usize = 5;
 
 fn ask(job: &Job, notifreeze: &Path) -> io::Result<Answer> {
     let zygote::Line { talk, mut words } = zygote::start_sandbox(notifreeze)?;

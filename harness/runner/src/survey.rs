@@ -51,6 +51,16 @@ impl Survey {
         Ok(Self { descriptors })
     }
 
+    /// A descriptor of a ghost with a time that would look whole to a dumper which keeps microseconds, as
+    /// CRIU does, whether it was or not. A time of a whole second is one that a program has set.
+    pub(crate) fn ghost_of_whole_microseconds(&self) -> Option<i32> {
+        let mut ghosts = self.descriptors.iter().filter(|seen| {
+            matches!(seen.fact.object, Object::Ghost(_))
+                && seen.times.is_some_and(Times::has_whole_microseconds)
+        });
+        ghosts.next().map(|seen| seen.fact.fd)
+    }
+
     /// Reads the content of every regular file that a descriptor refers to. Makes events.
     ///
     /// # Errors

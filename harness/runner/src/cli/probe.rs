@@ -56,9 +56,10 @@ pub(super) fn run(_args: &Args) -> Result<u8, String> {
         let works = match sandbox::run(&job, &notifreeze) {
             Answer::Finished { times, .. } => format!("works ({} ms)", times.total_us / 1000),
             Answer::Skipped(reason) => format!("cannot work here: {reason}"),
-            Answer::Refused(reason) | Answer::Failed(reason) | Answer::Broken(reason) => {
-                format!("fails: {reason}")
-            }
+            Answer::Refused(reason)
+            | Answer::Failed(reason)
+            | Answer::Again(reason)
+            | Answer::Broken(reason) => format!("fails: {reason}"),
         };
         show(&name, &works);
     }

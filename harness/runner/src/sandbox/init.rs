@@ -244,6 +244,13 @@ impl<'a> Run<'a> {
         let before = Instant::now();
         let processes = self.processes(records)?;
         let earlier = Survey::take(&processes, &self.names)?;
+        if self.job.engine.takes_programs_alone()
+            && let Some(fd) = earlier.ghost_of_whole_microseconds()
+        {
+            return Err(End(Box::new(Answer::Again(format!(
+                "fd {fd}: a time of the ghost happens to be of whole microseconds"
+            )))));
+        }
         let mounts = survey::mounts(self.subject, self.job.flavour)?;
         let bystander = Bystander::attach(&self.names, &earlier)?;
         self.times.watch_us += micros(before);

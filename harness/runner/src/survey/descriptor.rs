@@ -47,6 +47,12 @@ impl Times {
         }
         changed
     }
+
+    /// Whether a time has as many nanoseconds as a clock gives it once in a thousand times.
+    pub(super) fn has_whole_microseconds(self) -> bool {
+        let whole = |(_, nanoseconds): (i64, i64)| nanoseconds != 0 && nanoseconds % 1000 == 0;
+        whole(self.atime) || whole(self.mtime)
+    }
 }
 
 /// `O_CLOEXEC` in the `flags:` line of fdinfo: set for a descriptor that closes on exec.
@@ -345,5 +351,25 @@ fn mark_target(target: &InfoTarget, pid: Pid, resolver: &mut Resolver) -> MarkTa
             let name = if is_own { "own" } else { "other" };
             MarkTarget::MountNamespace(name.to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Times;
+
+    #[test]
+    fn a_time_that_a_program_has_set_is_no_chance() {
+        let whole = |atime, mtime| {
+            let times = Times {
+                atime: (1, atime),
+                mtime: (1, mtime),
+            };
+            times.has_whole_microseconds()
+        };
+        assert!(whole(5_000, 7));
+        assert!(whole(7, 999_999_000));
+        assert!(!whole(5_001, 7));
+        assert!(!whole(0, 0));
     }
 }
