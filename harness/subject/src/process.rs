@@ -91,6 +91,8 @@ impl Process<'_> {
         let restored = cr::restore_file(image, &options).map_err(io::Error::other)?;
         self.journal.catch_up(self.scenario)?;
         self.next = self.journal.next_step();
+        // The size of this process is its own again, not that of the restore.
+        cr::sys::memory::give_back();
         if let Some(pid) = restored.child {
             self.me = Some(self.child_name(i64::from(pid)).ok_or_else(|| {
                 io::Error::other(format!("the image has process {pid}, the log has not"))
