@@ -80,6 +80,8 @@ struct Run<'a> {
     /// Records of the log when the subject parked last.
     n_records: usize,
     n_cuts: u32,
+    /// How often the subject parked and was let go on.
+    n_parks: usize,
     surveys: Vec<(usize, Vec<Fact>)>,
     losses: Vec<Loss>,
     notes: Vec<String>,
@@ -143,6 +145,7 @@ impl<'a> Run<'a> {
             outside: HashMap::new(),
             n_records: 0,
             n_cuts: 0,
+            n_parks: 0,
             surveys: Vec::new(),
             losses: Vec::new(),
             notes: Vec::new(),
@@ -166,6 +169,12 @@ impl<'a> Run<'a> {
             let records = self.records()?;
             self.n_records = records.len();
             let step = records.last().map_or(log::END, |record| record.step);
+            if let Some(passed) = passed(&self.scenario, &records, self.n_parks) {
+                return Err(End::broken(format!(
+                    "somebody else sent SIGCONT to the subject where it was parked: step {}",
+                    passed + 1
+                )));
+            }
             if step == log::END {
                 return self.conclude(&records);
             }
@@ -175,10 +184,12 @@ impl<'a> Run<'a> {
                 Some(Call::Look) => self.look(index, &records)?,
                 _ => {
                     return Err(End::broken(format!(
-                        "step {index}: parked without a reason"
+                        "somebody else stopped the subject: behind step {}, which does not park",
+                        index + 1
                     )));
                 }
             }
+            self.n_parks += 1;
             kill(self.subject, Signal::SIGCONT).map_err(|errno| format!("continue: {errno}"))?;
         }
     }
@@ -400,6 +411,23 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The step at which the main process parked and went on though nobody here had let it: behind the
+/// `n_parks` parkings that are over there is one more, and a record of that process behind it.
+fn passed(scenario: &Scenario, records: &[log::Record], n_parks: usize) -> Option<u32> {
+    let step = |record: &log::Record| scenario.steps.get(record.step as usize);
+    let parks = |record: &log::Record| {
+        step(record).is_some_and(|step| matches!(step.call, Call::Checkpoint | Call::Look))
+    };
+    let is_of_main = |record: &log::Record| step(record).is_none_or(|step| step.process.is_none());
+    let mut parkings = records
+        .iter()
+        .enumerate()
+        .filter(|(_, record)| parks(record));
+    let (at, parked) = parkings.nth(n_parks)?;
+    let went_on = records[at + 1..].iter().any(is_of_main);
+    went_on.then_some(parked.step)
+}
+
 /// Resident memory of a process; 0 where the kernel does not say.
 fn resident_kib(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -424,4 +452,33 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
 
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_that_somebody_else_let_go_on_is_told_from_one_that_parked() {
+        let text =
+            "# Parks twice.\nfork() = p\ncheckpoint\n[p] chdir(\".\")\nlook(3)\nchdir(\".\")\n";
+        let scenario = scenario::parse(text).expect("it parses").scenario;
+        let check = |steps: &[u32], n_parks, expected| {
+            let record = |step: &u32| log::Record {
+                step: *step,
+                ret: 0,
+                errno: 0,
+                chunks: Vec::new(),
+            };
+            let records: Vec<log::Record> = steps.iter().map(record).collect();
+            assert_eq!(passed(&scenario, &records, n_parks), expected, "{steps:?}");
+        };
+        check(&[], 0, None);
+        check(&[0, 1], 0, None);
+        check(&[0, 1, 2], 0, None);
+        check(&[0, 1, 2, 3], 1, None);
+        check(&[0, 1, 2, 3, 4, log::END], 2, None);
+        check(&[0, 1, 2, 3], 0, Some(1));
+        check(&[0, 1, 2, 3, log::END], 1, Some(3));
+    }
 }
