@@ -70,10 +70,7 @@ impl Search<'_> {
             return Ok(None);
         }
         let live = at_path;
-        let known = live
-            .as_ref()
-            .is_some_and(|(_, stat)| self.places.knows(stat));
-        if dead.is_empty() && !known {
+        if dead.is_empty() && live.is_none() {
             return Ok(None);
         }
         let Some(file) = self.source(image, place)? else {

@@ -397,11 +397,6 @@ impl Places {
         Some((directory, stat))
     }
 
-    /// Whether the image has the inode.
-    pub(super) fn knows(&self, stat: &Stat) -> bool {
-        self.index.contains_key(&(self.sdev(stat), stat.ino))
-    }
-
     /// A descriptor of what a place leads to, by what is kept of it or by its handle.
     pub(super) fn source(
         &mut self,
