@@ -54,6 +54,7 @@ pub fn fdinfo(text: &[u8]) {
 
 /// All that [`fdinfo`] checks of one text or another, and pieces with locks split whatever the length.
 pub fn fdinfo_whole(text: &[u8]) {
+    let _ = check_reading(text);
     check_text(text);
     check_pieces(text, piece(text), options(text));
     let glued = Options {
