@@ -308,6 +308,11 @@ impl<'a> Run<'a> {
         if processes.len() > 1 {
             // Several processes die at once and close their files in no fixed order.
             heard.sort_by_cached_key(|heard| format!("{heard:?}"));
+            // Programs may bring them back at once too, each with opens of its own. Equal events that
+            // follow each other are one (`inotify_merge`), so it is chance how many there are.
+            if self.job.engine.takes_programs_alone() {
+                heard.dedup();
+            }
         }
         let later = Survey::take(&processes, &self.names)?;
         let mut facts = later.facts(Some(&earlier));
