@@ -15,6 +15,7 @@ mod user;
 
 use std::ffi::CString;
 use std::fs;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -317,6 +318,9 @@ fn options(directory: &Path) -> DumpOptions {
 /// More calls than who recovers makes, but for those that fill a queue.
 const MOST_RECOVERING: usize = 400;
 
+/// Of how many calls one is killed at where nobody asks for all.
+const SAMPLE: usize = 17;
+
 /// Which calls to kill at.
 #[derive(Clone, Copy)]
 struct Calls {
@@ -332,7 +336,7 @@ impl Calls {
         let first = std::env::var("NOTIFREEZE_CRASH_FIRST").ok();
         Self {
             first: first.and_then(|first| first.parse().ok()).unwrap_or(0),
-            step: if wanted.is_empty() { 17 } else { 1 },
+            step: if wanted.is_empty() { SAMPLE } else { 1 },
             with_fill: wanted == "all",
         }
     }
@@ -342,12 +346,16 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
     let calls = Calls::wanted();
     // All subjects do the same; this one is read to know what the others have.
     let expected = Subject::start()?.read()?;
+    let drained = match mode {
+        "recover" => Some(behind_the_drain(calls)?),
+        _ => None,
+    };
     let mut n_killed = 0;
     let mut n_recovered = 0;
     for n in (calls.first..).step_by(calls.step) {
         let subject = Subject::start()?;
         let fdinfo = subject.fdinfo()?;
-        let ended = kill_at(n, &subject, (mode, calls))?;
+        let ended = kill_at(n, &subject, (mode, calls, drained.as_ref()))?;
         if let Ended::Exited(status @ 1..) = ended {
             return Err(format!("{mode}: the dumper failed: {status}").into());
         }
@@ -372,8 +380,35 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Between which calls a dumper has a journal of what it drained. How many it makes before depends on
+/// who runs it.
+fn behind_the_drain(calls: Calls) -> Result<Range<usize>, Failed> {
+    let mut found: Option<Range<usize>> = None;
+    for n in (0..).step_by(SAMPLE) {
+        let subject = Subject::start()?;
+        let ended = kill_at(n, &subject, ("runs-on", calls, None))?;
+        let recovered = cr::recover(
+            &image_path(subject.directory()),
+            &options(subject.directory()),
+        )?;
+        let is_over = matches!(ended, Ended::Exited(_));
+        match (&mut found, recovered.is_empty()) {
+            (None, false) if !is_over => found = Some(n..n + 1),
+            (Some(found), false) if !is_over => found.end = n + 1,
+            (Some(found), _) => return Ok(found.clone()),
+            (None, _) if is_over => return Err("no dumper had a journal".into()),
+            (None, _) => {}
+        }
+    }
+    unreachable!("a dumper ends")
+}
+
 /// Lets the one who is to be killed run to its `n`th call.
-fn kill_at(n: usize, subject: &Subject, (mode, calls): (&str, Calls)) -> Result<Ended, Failed> {
+fn kill_at(
+    n: usize,
+    subject: &Subject,
+    (mode, calls, drained): (&str, Calls, Option<&Range<usize>>),
+) -> Result<Ended, Failed> {
     let this = std::env::current_exe()?;
     let pid = subject.pid().to_string();
     let directory = subject.directory().to_str().unwrap().to_owned();
@@ -381,11 +416,11 @@ fn kill_at(n: usize, subject: &Subject, (mode, calls): (&str, Calls)) -> Result<
         let arguments = [DUMPER, &pid, &directory, mode];
         Traced::start(&this, &arguments, calls.with_fill)?.run_to(n)
     };
-    if mode != "recover" {
+    let Some(drained) = drained else {
         return dumper(mode, n);
-    }
+    };
     // Another dumper each time, killed somewhere behind its drain; the same ones in each run.
-    let ended = dumper("runs-on", 240 + n * 37 % 240)?;
+    let ended = dumper("runs-on", drained.start + n * 37 % drained.len())?;
     if let Ended::Exited(_) = ended {
         return Err("the first dumper was to be killed".into());
     }
