@@ -118,11 +118,19 @@ pub fn judge(
     // Space at the end is the file's, not the run's.
     let differs = |snapshot: &&str| snapshot.trim_end() != rendered.trim_end();
     let unrecorded = snapshot.filter(differs);
+    let races = known.iter().any(|known| known.races);
+    if let (true, Some(snapshot)) = (races, unrecorded) {
+        // That one run shows less is no proof that a difference is gone.
+        return Verdict::Fail(format!(
+            "an outcome of the race that no snapshot records:\n{}",
+            text_diff(snapshot, rendered)
+        ));
+    }
     if known.is_empty() {
         if let Some(first) = undeclared.first() {
             return Verdict::Fail(format!("undeclared: {}", summary(first, undeclared.len())));
         }
-    } else if is_nothing_left(&defects, known, snapshot, unrecorded) {
+    } else if defects.is_empty() && !(races && snapshot.is_some()) {
         return Verdict::Fixed(format!("nothing differs any more: {}", delete(known)));
     } else if undeclared.is_empty()
         && let Some(snapshot) = unrecorded.filter(|snapshot| is_difference_gone(snapshot, rendered))
@@ -154,19 +162,6 @@ pub fn judge(
         }
     }
     Verdict::Known(whys.join("; "))
-}
-
-/// Whether what the headers say is gone, and nothing differs. A race may well end without a difference:
-/// that is no news where it is recorded.
-fn is_nothing_left(
-    defects: &[&Difference],
-    known: &[Known],
-    snapshot: Option<&str>,
-    unrecorded: Option<&str>,
-) -> bool {
-    let races = known.iter().any(|known| known.races);
-    let is_outcome = races && snapshot.is_some() && unrecorded.is_none();
-    defects.is_empty() && !is_outcome
 }
 
 /// Whether a difference that a snapshot shows is not in the text any more. A snapshot that shows none is
@@ -487,9 +482,17 @@ mod tests {
         check(&ended(Some("now\n")), "pass", "");
         check(
             &ended(Some("then\n")),
-            "fixed",
-            "nothing differs any more: delete",
+            "fail",
+            "an outcome of the race that no snapshot records:\n",
         );
+        // Where no snapshot is kept, nothing says that this may be an outcome.
+        check(&ended(None), "fixed", "nothing differs any more: delete");
+        // Less than is recorded is an outcome of its own too.
+        let fewer = Case {
+            differences: vec![difference(invariant::UNREAD, "fd 3, wd 1")],
+            ..ended(Some("read(n) = {\n- wd=1 IN_OPEN\n}\n"))
+        };
+        check(&fewer, "fail", "no snapshot records");
     }
 
     #[test]
