@@ -11,6 +11,8 @@ use cr::sys::watch;
 use fsnotify::Wd;
 use fsnotify::event::inotify::Events;
 use fsnotify::inotify::Mask;
+use nix::fcntl::{self, OFlag};
+use nix::sys::{stat::Mode, statfs};
 use scenario::{Bystander as Heard, Bytes, Object};
 
 use crate::survey::{Names, Survey};
@@ -29,6 +31,8 @@ pub struct Bystander {
     /// What the subject holds, by the name that its descriptor shows.
     held: HashSet<Object>,
     filesystem: Option<FilesystemMark>,
+    /// What would be another inode once nobody has it open.
+    pinned: Vec<OwnedFd>,
 }
 
 impl Bystander {
@@ -44,6 +48,7 @@ impl Bystander {
             watched: HashMap::new(),
             held: HashSet::new(),
             filesystem: FilesystemMark::attach(names),
+            pinned: Vec::new(),
         };
         for name in names.candidates() {
             let path = names.world().join(name);
@@ -67,6 +72,7 @@ impl Bystander {
         let mask = Mask(Mask::ALL_EVENTS.0 | flags.0);
         if let Ok(wd) = watch::add_watch(self.group.as_fd(), path.as_os_str().as_bytes(), mask) {
             self.watched.entry(wd).or_default().push(object.clone());
+            self.pinned.extend(pin(path));
         }
     }
 
@@ -133,4 +139,12 @@ impl Bystander {
             mark.stop_listening();
         }
     }
+}
+
+/// Holds a file of procfs. Its inode is of the memory (`proc_get_inode`): where nobody has it open and
+/// some process drops the caches, the next open makes another one, with times of its own and no watch.
+fn pin(path: &Path) -> Option<OwnedFd> {
+    let procfs = statfs::statfs(path).ok()?.filesystem_type() == statfs::PROC_SUPER_MAGIC;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    procfs.then(|| fcntl::open(path, flags, Mode::empty()).ok())?
 }
