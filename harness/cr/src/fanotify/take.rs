@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -128,6 +129,9 @@ fn link(fd: i32) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Namer {
     paths: Vec<PathBuf>,
+    /// What the paths lead to, open from the first search on. So it is in memory under its name: what is
+    /// not has none to show, and of a directory the kernel looks for one by a listing that is heard.
+    pinned: Option<Vec<OwnedFd>>,
     found: HashMap<Fid, Option<Vec<u8>>>,
     /// A path on the filesystem with this number; none if there is none.
     anchors: HashMap<[u32; 2], Vec<PathBuf>>,
@@ -170,6 +174,9 @@ impl Namer {
         if self.blind {
             return None;
         }
+        let paths = &self.paths;
+        let open = || paths.iter().filter_map(|path| handle::open_path(path).ok());
+        self.pinned.get_or_insert_with(|| open().collect());
         let anchors = self
             .anchors
             .entry(fid.fsid)
