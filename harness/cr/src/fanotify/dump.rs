@@ -240,7 +240,7 @@ pub fn drain(source: Source<'_>, group: &mut Fanotify) -> Result<Vec<Loss>, Refu
     let forged = forged(source, group);
     if forged.is_err() {
         if queue::reports_records(flags) {
-            group.unread = queue::texts(&group.queue, &mut Namer::default());
+            group.unread = queue::texts(&group.queue, &mut Namer::quiet());
         }
         group.queue.clear();
     }

@@ -4,19 +4,21 @@
 //! Descriptors by number, since the subject owns its own that way.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use fsnotify::event::fanotify::{Events, Fid, Record};
 use fsnotify::fanotify::Mask;
-use fsnotify::handle::FileHandle;
+use fsnotify::handle::{FileHandle, Layout};
 use nix::errno::Errno;
 
 use super::mounts::Mounts;
+use crate::silent::Folders;
 use crate::sys::fanotify::close_number;
-use crate::sys::{handle, raw};
+use crate::sys::{handle, path, raw};
 
 /// Events as read(2) gave them, and what stood behind their numbers then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,10 +135,19 @@ pub struct Namer {
     /// not has none to show, and of a directory the kernel looks for one by a listing that is heard.
     pinned: Option<Vec<OwnedFd>>,
     found: HashMap<Fid, Option<Vec<u8>>>,
-    /// A path on the filesystem with this number; none if there is none.
-    anchors: HashMap<[u32; 2], Vec<PathBuf>>,
+    /// Where the filesystem with this number is mounted.
+    anchors: HashMap<[u32; 2], Vec<Anchor>>,
     /// Finds nothing.
     blind: bool,
+    /// Nobody hears what the kernel opens to find a name, where permission events are to be had.
+    quiet: bool,
+}
+
+#[derive(Debug)]
+struct Anchor {
+    path: PathBuf,
+    filesystem: String,
+    folders: Option<Folders>,
 }
 
 impl Namer {
@@ -159,6 +170,15 @@ impl Namer {
         }
     }
 
+    /// One that knows no path, and finds those of directories without an event even then.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
+    }
+
     /// The path of an object, as `/proc/self/fd` shows it: with ` (deleted)` behind it, if it is
     /// gone and somebody has it open.
     pub fn name(&mut self, fid: &Fid) -> Option<Vec<u8>> {
@@ -177,12 +197,13 @@ impl Namer {
         let paths = &self.paths;
         let open = || paths.iter().filter_map(|path| handle::open_path(path).ok());
         self.pinned.get_or_insert_with(|| open().collect());
+        let quiet = self.quiet;
         let anchors = self
             .anchors
             .entry(fid.fsid)
-            .or_insert_with(|| anchors(fid.fsid));
+            .or_insert_with(|| anchors(fid.fsid, quiet));
         for anchor in anchors {
-            match by_handle(anchor, &fid.handle) {
+            match anchor.path_of(&fid.handle) {
                 Ok(path) => return Some(path),
                 Err(Errno::EPERM) => return self.known(&fid.handle),
                 Err(_) => {}
@@ -213,26 +234,72 @@ impl Namer {
     }
 }
 
-fn by_handle(anchor: &Path, file: &FileHandle) -> Result<Vec<u8>, Errno> {
-    let opened = handle::with_own_directory(|| {
-        nix::unistd::chdir(anchor)?;
-        match handle::open_here(file, 0) {
-            // Whoever may open no file may still open a directory.
-            Err(Errno::EPERM) => {
-                handle::open_here(file, libc::O_DIRECTORY).map_err(|_| Errno::EPERM)
+impl Anchor {
+    fn path_of(&self, file: &FileHandle) -> Result<Vec<u8>, Errno> {
+        let opened = handle::with_own_directory(|| match &self.folders {
+            Some(folders) => {
+                nix::unistd::fchdir(folders.root())?;
+                folders.open_handle(file, ino(file, &self.filesystem))
             }
-            opened => opened,
+            None => {
+                nix::unistd::chdir(&self.path)?;
+                match handle::open_here(file, 0) {
+                    // Whoever may open no file may still open a directory.
+                    Err(Errno::EPERM) => {
+                        handle::open_here(file, libc::O_DIRECTORY).map_err(|_| Errno::EPERM)
+                    }
+                    opened => opened,
+                }
+            }
+        })??;
+        let name = path::name_of(&opened).map_err(|_| Errno::EIO)?;
+        let is_directory = path::stat(&opened, c"")?.mode & libc::S_IFMT == libc::S_IFDIR;
+        if name == b"/" && !is_directory {
+            // No name of it is in memory.
+            return Err(Errno::ENOENT);
         }
-    })??;
-    let link = fs::read_link(handle::proc_path(&opened)).map_err(|_| Errno::EIO)?;
-    Ok(link.into_os_string().into_vec())
+        if self.folders.is_none() || !name.starts_with(b"/") {
+            return Ok(name);
+        }
+        // What has no root above it is named from the mounted directory on.
+        let above = self.path.as_os_str().as_bytes();
+        let above = above.strip_suffix(b"/").unwrap_or(above);
+        Ok(match &name[..] {
+            b"/" => self.path.as_os_str().as_bytes().to_vec(),
+            name => [above, name].concat(),
+        })
+    }
+}
+
+/// The number of the inode that a handle is of; none has the number 0.
+fn ino(file: &FileHandle, filesystem: &str) -> u64 {
+    match file.layout(filesystem) {
+        Layout::Ino32 { ino, .. } => u64::from(ino),
+        Layout::Ino64 { ino, .. } | Layout::Btrfs { ino, .. } => ino,
+        _ => 0,
+    }
 }
 
 /// Where the filesystem with this number is mounted.
-fn anchors(fsid: [u32; 2]) -> Vec<PathBuf> {
+fn anchors(fsid: [u32; 2], quiet: bool) -> Vec<Anchor> {
     let Ok(mounts) = Mounts::of(nix::unistd::gettid().as_raw()) else {
         return Vec::new();
     };
-    let is = |path: &PathBuf| crate::sys::fanotify::fsid(path) == Ok(fsid);
-    mounts.paths().filter(is).collect()
+    let anchors = mounts.all().iter().filter_map(|mount| {
+        let path = PathBuf::from(OsStr::from_bytes(&mount.path));
+        (crate::sys::fanotify::fsid(&path) == Ok(fsid)).then(|| Anchor {
+            // Of tmpfs no name is ever forgotten.
+            folders: (quiet && mount.filesystem != "tmpfs")
+                .then(|| folders(&path))
+                .flatten(),
+            filesystem: mount.filesystem.clone(),
+            path,
+        })
+    });
+    anchors.collect()
+}
+
+fn folders(path: &Path) -> Option<Folders> {
+    let root = handle::open_path(path).ok()?;
+    Folders::of(path::bare_tree(&root, c"").ok()?).ok()
 }
