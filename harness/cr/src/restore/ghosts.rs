@@ -445,14 +445,7 @@ impl Maker<'_> {
     /// Opens the directory that a name was in, and makes it for a moment if it is gone itself.
     fn folder(&mut self, path: &[u8], mount: &[u8]) -> Result<OwnedFd, RestoreError> {
         match self.tree.open(path, libc::O_PATH | libc::O_DIRECTORY) {
-            Err(RestoreError {
-                kind:
-                    RestoreErrorKind::Call {
-                        errno: Errno::ENOENT | Errno::ENOTDIR,
-                        ..
-                    },
-                ..
-            }) if path != b"/" => {}
+            Err(error) if is_gone(&error) && path != b"/" => {}
             opened => return opened,
         }
         let name = self.fresh_name();
@@ -592,15 +585,16 @@ impl Maker<'_> {
                 && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
         });
         let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let folder = match (place.parent, self.tree.open(&place.path, flags)) {
-            (Some(ghost), _) => self.made_directory(ghost)?,
-            (None, Ok(folder)) => folder,
-            // The directory is gone itself.
-            (None, Err(_)) => {
-                let mount = self.workroom(place)?;
-                self.folder(&place.path, &mount)?
-            }
+        let folder = match place.parent {
+            Some(ghost) => self.made_directory(ghost)?,
+            None => match self.tree.find_unnamed_in(place) {
+                Ok(folder) => folder,
+                Err(error) if is_gone(&error) => {
+                    let mount = self.workroom(place)?;
+                    self.folder(&place.path, &mount)?
+                }
+                Err(error) => return Err(error),
+            },
         };
         let state = &self.image.files[first];
         let flags = state.flags.cast_signed() & !libc::O_ASYNC | libc::O_CLOEXEC;
@@ -686,6 +680,14 @@ impl Maker<'_> {
             .map(drop)
             .context("renameat2", "back")
     }
+}
+
+/// Whether it failed because a name leads nowhere.
+fn is_gone(error: &RestoreError) -> bool {
+    let RestoreErrorKind::Call { errno, .. } = error.kind else {
+        return false;
+    };
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
 }
 
 /// Whether it failed for want of a right that the caller may have elsewhere.

@@ -111,24 +111,35 @@ impl Tree {
 
     /// The directory of a place that something is mounted over, on its own mount, and the last name.
     pub(super) fn hidden_parent(&self, place: &Place) -> Result<(OwnedFd, CString), RestoreError> {
-        let mount = self.open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
-        let below = place.path.strip_prefix(&place.mount[..]);
-        let below = below.unwrap_or(&place.path);
-        let below = below.strip_prefix(b"/").unwrap_or(below);
-        let (directory, name) = match below.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&below[..at], &below[at + 1..]),
-            None => (&b"."[..], below),
-        };
-        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let looked_up = path::c_path(directory)
-            .and_then(|path| path::open_beneath(&bare, &path, flags, 0))
-            .context("open", Text(&place.path))?;
-        let directory = handle::of_file(&looked_up)
-            .and_then(|handle| open_handle(&mount, &handle))
-            .context("open_by_handle_at", Text(&place.path))?;
+        let (directory, name) = split(&place.path);
+        let directory = self.open_covered(place, directory)?;
         let name = path::c_path(name).context("open", Text(&place.path))?;
         Ok((directory, name))
+    }
+
+    /// The directory that a file without a name was made in, on its own mount: the path may lead into
+    /// another filesystem by now.
+    pub(super) fn find_unnamed_in(&self, place: &Place) -> Result<OwnedFd, RestoreError> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let mount = |file: &OwnedFd| path::stat(file, c"").map(|stat| stat.mount);
+        match self.open(&place.path, flags) {
+            Ok(folder) if mount(&folder) == mount(&self.open(&place.mount, flags)?) => Ok(folder),
+            Ok(_) => self.open_covered(place, &place.path),
+            Err(gone) => self.open_covered(place, &place.path).map_err(|_| gone),
+        }
+    }
+
+    /// Opens a directory on the mount of a place, whatever is mounted over it.
+    fn open_covered(&self, place: &Place, directory: &[u8]) -> Result<OwnedFd, RestoreError> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let mount = self.open(&place.mount, flags)?;
+        let below = directory.strip_prefix(&place.mount[..]);
+        let below = relative(below.unwrap_or(directory))?;
+        let bare = bare_tree(&mount, c"").context("open_tree", Text(&place.mount))?;
+        let looked_up = open_beneath(&bare, &below, flags, 0).context("open", Text(&place.path))?;
+        handle::of_file(&looked_up)
+            .and_then(|handle| open_handle(&mount, &handle))
+            .context("open_by_handle_at", Text(&place.path))
     }
 
     /// Opens an inode of which some name is gone: by another name, or by its handle.
