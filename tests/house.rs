@@ -181,6 +181,12 @@ fn the_readme_shows_a_scenario_and_a_snapshot_as_they_are() {
     let snapshot = read("snapshots/criu/inotify/mask-oneshot_unfired.snap");
     let shown = block("diff");
     assert!(snapshot.contains(shown), "not in the snapshot:\n{shown}");
+    let n_scenarios = files_below("scenarios", "scn").len();
+    let summary = format!("\n    {n_scenarios} scenarios under criu ");
+    assert!(
+        readme.contains(&summary),
+        "no summary of {n_scenarios} scenarios"
+    );
 }
 
 /// The page is made by a command that runs the suite against each defect. Here it is held only that it
