@@ -23,8 +23,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         anstream::eprintln!("{message}\n");
     }
     match n_bad {
-        0 => anstream::println!("{} scenarios are sound", paths.len()),
-        _ => anstream::eprintln!("{n_bad} of {} scenarios have problems", paths.len()),
+        0 => anstream::println!("sound: {}", super::scenarios(paths.len())),
+        _ => anstream::eprintln!("not sound: {n_bad} of {}", super::scenarios(paths.len())),
     }
     Ok(if n_bad == 0 {
         crate::EXIT_OK

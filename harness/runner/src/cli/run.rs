@@ -286,8 +286,8 @@ fn summary(reports: &[Report], engine: &EngineSpec, wall: Duration) -> String {
         .map(|word| format!("{} {word}", count(word)))
         .collect();
     format!(
-        "{} scenarios under {engine}: {} in {:.2} s",
-        reports.len(),
+        "{} under {engine}: {} in {:.2} s",
+        super::scenarios(reports.len()),
         counts.join(", "),
         wall.as_secs_f64()
     )
