@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         ),
         Trial::test("what_is_no_journal_is_left_alone", leave_alone),
         Trial::test("half_a_line_of_a_journal_is_none", half_a_line),
+        Trial::test("times_go_to_the_directory_that_had_them", put_times_back),
         Trial::test("a_journal_of_another_is_not_believed", journal_of_another),
     ];
     let images = IMAGES.iter().map(|case| {
@@ -415,7 +416,16 @@ const LINES: [Line; 11] = [
     },
     Line {
         name: "times_above",
-        words: &[T("times"), P("/../outside"), T("0"), T("0"), T("0"), T("0")],
+        words: &[
+            T("times"),
+            P("/"),
+            P("/../outside"),
+            Inode("outside"),
+            T("0"),
+            T("0"),
+            T("0"),
+            T("0"),
+        ],
     },
     Line {
         name: "an_unknown_word",
@@ -427,7 +437,16 @@ const LINES: [Line; 11] = [
     },
     Line {
         name: "no_number",
-        words: &[T("times"), P("/precious"), T("0"), T("0"), T("0"), T("x")],
+        words: &[
+            T("times"),
+            P("/"),
+            P("/precious"),
+            Inode("tree/precious"),
+            T("0"),
+            T("0"),
+            T("0"),
+            T("x"),
+        ],
     },
 ];
 
@@ -486,6 +505,22 @@ fn half_a_line() -> Result<(), Failed> {
     clear(&world)?;
     same(&before, &world.all()?)?;
     same(&false, &journal.exists())
+}
+
+/// Another directory may have the name by now, or a mount may be over it.
+fn put_times_back() -> Result<(), Failed> {
+    let world = World::new()?;
+    let ino = |path: &str| fs::metadata(world.path(path)).map(|it| it.ino());
+    let path: String = "/precious".bytes().map(|it| format!("{it:02x}")).collect();
+    let times = |ino: u64| format!("times 2f. {path}. {ino} 5 0 7 0\n");
+    let before = world.all()?;
+    write_journal(&world, &times(ino("tree/d")?))?;
+    clear(&world)?;
+    same(&before, &world.all()?)?;
+    write_journal(&world, &times(ino("tree/precious")?))?;
+    clear(&world)?;
+    let found = fs::metadata(world.path("tree/precious"))?;
+    same(&(5, 7), &(found.atime(), found.mtime()))
 }
 
 /// To open it must not make anybody wait, and what it leads to is nobody's journal.

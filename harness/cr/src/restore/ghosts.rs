@@ -363,15 +363,16 @@ impl Maker<'_> {
             None => self.folder(parent, mount)?,
         };
         let last = c_string(last)?;
-        let is_parent = |placed: &&mut Placed| match to.parent {
+        let is_parent = |placed: &Placed| match to.parent {
             Some(_) => placed.place == to.parent,
             None => placed.path == parent,
         };
-        match self.placed.iter_mut().find(is_parent) {
-            Some(placed) => placed.is_changed = true,
-            None => self.touch(&folder, parent)?,
-        }
+        let placed_in = self.placed.iter().position(is_parent);
         let (folder, through) = self.through(folder, parent, mount)?;
+        match placed_in {
+            Some(index) => self.placed[index].is_changed = true,
+            None => self.touch(&folder, parent, mount)?,
+        }
         let workroom = &self.workrooms[mount];
         let stat = path::stat(&workroom.room, name).context("statx", "")?;
         if let Some(journal) = &mut self.journal {
@@ -469,23 +470,23 @@ impl Maker<'_> {
     }
 
     /// Remembers the times of a directory, once, before anything is made in it.
-    fn touch(&mut self, folder: &OwnedFd, path: &[u8]) -> Result<(), RestoreError> {
+    fn touch(&mut self, folder: &OwnedFd, path: &[u8], mount: &[u8]) -> Result<(), RestoreError> {
         let stat = path::stat(folder, c"").context("statx", "")?;
-        self.touched_since(folder, path, stat)
+        self.touched_since(folder, (mount, path), stat)
     }
 
     /// Remembers the times that a directory had.
     fn touched_since(
         &mut self,
         folder: &OwnedFd,
-        path: &[u8],
+        (mount, path): (&[u8], &[u8]),
         stat: Stat,
     ) -> Result<(), RestoreError> {
         let known =
             |(_, other): &(OwnedFd, Stat)| (other.device, other.ino) == (stat.device, stat.ino);
         if !self.touched.iter().any(known) {
             if let Some(journal) = &mut self.journal {
-                journal.times(path, &stat)?;
+                journal.times((mount, path), &stat)?;
             }
             self.touched.push((duplicate(folder)?, stat));
         }
@@ -544,7 +545,7 @@ impl Maker<'_> {
                     if let Some(journal) = &mut self.journal {
                         journal.made(above, name.to_bytes())?;
                     }
-                    self.touched_since(&parent, above, stat)?;
+                    self.touched_since(&parent, (above, above), stat)?;
                     let flags = libc::O_PATH | libc::O_DIRECTORY;
                     let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
                     let workroom = Workroom {

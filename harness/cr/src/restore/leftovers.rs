@@ -105,10 +105,19 @@ impl Journal {
         })
     }
 
-    /// The times of a directory are about to change.
-    pub(super) fn times(&mut self, path: &[u8], stat: &Stat) -> Result<(), RestoreError> {
-        let times = [stat.accessed, stat.modified];
-        self.note(&Line::Times { path, times })
+    /// The times of a directory are about to change, which a mount may be over.
+    pub(super) fn times(
+        &mut self,
+        (mount, path): (&[u8], &[u8]),
+        stat: &Stat,
+    ) -> Result<(), RestoreError> {
+        let (ino, times) = (stat.ino, [stat.accessed, stat.modified]);
+        self.note(&Line::Times {
+            mount,
+            path,
+            ino,
+            times,
+        })
     }
 
     /// Everything is as it was.
@@ -137,7 +146,9 @@ enum Line<'a> {
         path: &'a [u8],
     },
     Times {
+        mount: &'a [u8],
         path: &'a [u8],
+        ino: u64,
         times: [(i64, i64); 2],
     },
 }
@@ -170,9 +181,15 @@ impl Line<'_> {
                     hex(path)
                 )
             }
-            Self::Times { path, times } => {
+            Self::Times {
+                mount,
+                path,
+                ino,
+                times,
+            } => {
                 let [(a, an), (m, mn)] = times;
-                format!("times {} {a} {an} {m} {mn}\n", hex(path))
+                let (mount, path) = (hex(mount), hex(path));
+                format!("times {mount} {path} {ino} {a} {an} {m} {mn}\n")
             }
         }
     }
@@ -290,7 +307,7 @@ fn check((kind, bytes, numbers): &Words<'_>, pid: Pid) -> Result<(), &'static st
                 .then_some(())
                 .ok_or("not a name of the restore's own")
         }
-        ("times", [path], [_, _, _, _]) => is_path(path),
+        ("times", [mount, path], [_, _, _, _, _]) => is_path(mount).and(is_path(path)),
         _ => Err("not a line of a restore's journal"),
     }
 }
@@ -325,12 +342,9 @@ fn clear_one(lines: &[Words<'_>], tree: &Tree) -> Result<(), RestoreError> {
         }
     }
     for (kind, bytes, numbers) in lines {
-        if let ("times", [path], [a, an, m, mn]) = (*kind, &bytes[..], &numbers[..])
-            && let Some(folder) = there(tree.open(path, libc::O_PATH | libc::O_DIRECTORY))?
-        {
+        if let ("times", [mount, path], [ino, a, an, m, mn]) = (*kind, &bytes[..], &numbers[..]) {
             let times = [(*a, *an), (*m, *mn)];
-            raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), &times, 0)
-                .context("utimensat", "")?;
+            set_back(tree, (mount, path), ino.cast_unsigned(), &times)?;
         }
     }
     Ok(())
@@ -370,18 +384,7 @@ fn move_back(
     };
     let (above, last) = split(path);
     let (name, last) = (c_string(name)?, c_string(last)?);
-    // Where another filesystem is mounted over the directory, below that.
-    let mut roots = vec![(parent, above.strip_prefix(mount).unwrap_or(above))];
-    if let Ok(bare) = bare_tree(&roots[0].0, c"") {
-        roots.push((bare, roots[0].1));
-    }
-    for (root, below) in &roots {
-        let below = below.strip_prefix(b"/").unwrap_or(below);
-        let below = c_string(if below.is_empty() { b"." } else { below })?;
-        let opened = open_beneath(root, &below, directory, 0).context("open", "");
-        let Some(folder) = there(opened)? else {
-            continue;
-        };
+    for folder in folders(parent, above.strip_prefix(mount).unwrap_or(above))? {
         let own = inode_of(&folder, &last)? == Some(ino);
         let aside = inode_of(&room, &name)?.filter(|&aside| aside != ino);
         let unlink = || {
@@ -403,6 +406,42 @@ fn move_back(
         }
     }
     Ok(())
+}
+
+/// Gives a directory its times back. What is there by now may be another; the inode's number tells.
+fn set_back(
+    tree: &Tree,
+    (mount, path): (&[u8], &[u8]),
+    ino: u64,
+    times: &[(i64, i64); 2],
+) -> Result<(), RestoreError> {
+    let Some(parent) = there(tree.open(mount, libc::O_PATH | libc::O_DIRECTORY))? else {
+        return Ok(());
+    };
+    for folder in folders(parent, path.strip_prefix(mount).unwrap_or(path))? {
+        if inode_of(&folder, c"")? == Some(ino) {
+            raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), times, 0)
+                .context("utimensat", "")?;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The directory of this path below `above` and on the mount of it, by each way that there is: another
+/// filesystem may be mounted over it by now.
+fn folders(above: OwnedFd, path: &[u8]) -> Result<Vec<OwnedFd>, RestoreError> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let path = c_string(if path.is_empty() { b"." } else { path })?;
+    let mount = |file: &OwnedFd| path::stat(file, c"").map(|stat| stat.mount);
+    let bare = bare_tree(&above, c"").ok();
+    let mut folders = Vec::new();
+    for root in [Some(above), bare].into_iter().flatten() {
+        let opened = open_beneath(&root, &path, libc::O_PATH | libc::O_DIRECTORY, 0);
+        let folder = there(opened.context("open", ""))?;
+        folders.extend(folder.filter(|folder| mount(folder) == mount(&root)));
+    }
+    Ok(folders)
 }
 
 fn inode_of(folder: &OwnedFd, name: &std::ffi::CStr) -> Result<Option<u64>, RestoreError> {
