@@ -213,10 +213,9 @@ fn numbers(text: &str) -> Vec<(&str, i64)> {
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
         .filter(|word| !word.is_empty())
         .collect();
-    let pair = |pair: &[&'_ str]| {
-        let kind = if pair[0] == "fd" { "fd" } else { "wd" };
-        let is_kind = matches!(pair[0], "fd" | "wd");
-        is_kind.then(|| pair[1].parse().ok().map(|number| (kind, number)))?
+    let pair = |pair: &[_]| {
+        let (kind, number): (_, &str) = (pair[0], pair[1]);
+        matches!(kind, "fd" | "wd").then(|| Some((kind, number.parse().ok()?)))?
     };
     words.windows(2).filter_map(pair).collect()
 }
@@ -555,6 +554,13 @@ mod tests {
         assert_eq!(exit_code(&[Verdict::Skip("x".to_owned()), fail()]), 1);
         assert_eq!(exit_code(&[Verdict::Fixed("x".to_owned())]), 1);
         assert_eq!(exit_code(&[broken(), fail()]), 3);
+    }
+
+    #[test]
+    fn a_verdict_is_told_in_a_line() {
+        let fail = Verdict::Fail("first\nsecond".to_owned());
+        assert_eq!(fail.to_string(), "fail: first");
+        assert_eq!(Verdict::Pass.to_string(), "pass");
     }
 
     #[test]

@@ -174,3 +174,58 @@ fn a_read_that_finds_nothing_is_not_heard() {
         &["lost I6.6 fd 4", "lost I6.2 fd 3, wd 1"],
     );
 }
+
+#[test]
+fn a_merged_event_that_was_not_unread_leaves_no_rest() {
+    let none = Vec::new;
+    let between = || event(MODIFY, "c");
+    let merged = vec![event(CREATE | DELETE, "a"), between()];
+    let control = transcript(0, [none(), none(), merged, none(), none()]);
+    let rest = vec![between(), event(DELETE, "a")];
+    let restored = transcript(0, [none(), none(), rest, none(), none()]);
+    check(
+        &control,
+        &restored,
+        &["lost I6.2 fd 3", "spurious I5.2 fd 3"],
+    );
+}
+
+#[test]
+fn an_event_in_the_place_of_another_kind_comes_early_all_the_same() {
+    let none = Vec::new;
+    let (a, b) = (event(MODIFY, "a"), event(CREATE, "b"));
+    let control = transcript(1, [none(), vec![a], vec![b.clone()], none(), none()]);
+    let restored = transcript(0, [none(), vec![b.clone()], none(), none(), none()]);
+    check(
+        &control,
+        &restored,
+        &["lost I4.1 fd 3", "spurious I4.3 fd 3", "lost I4.3 fd 3"],
+    );
+    // Where nothing unread is lost, it does not come early: it should not have come.
+    let control = transcript(0, [none(), none(), vec![b.clone()], none(), none()]);
+    let restored = transcript(0, [none(), vec![b], none(), none(), none()]);
+    check(
+        &control,
+        &restored,
+        &["spurious I5.2 fd 3", "lost I6.2 fd 3"],
+    );
+}
+
+#[test]
+fn only_what_became_of_an_unread_event_stands_for_a_later_one() {
+    let none = Vec::new;
+    let (a, b) = (event(MODIFY, "a"), event(MODIFY, "b"));
+    // The first is there, so the second is lost in its own right.
+    let twice = [none(), vec![a.clone()], vec![a.clone()], none(), none()];
+    let control = transcript(1, twice);
+    let restored = transcript(1, [none(), vec![a.clone()], none(), none(), none()]);
+    check(&control, &restored, &["lost I6.2 fd 3"]);
+    // Nothing was unread.
+    let control = transcript(0, [none(), vec![a], vec![b.clone()], none(), none()]);
+    let restored = transcript(0, [none(), vec![b], none(), none(), none()]);
+    check(
+        &control,
+        &restored,
+        &["changed I6.3 fd 3", "lost I6.2 fd 3"],
+    );
+}

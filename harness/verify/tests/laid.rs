@@ -1,0 +1,250 @@
+//! Which invariant a difference is laid to, and which outcomes the facts have told already.
+
+use fsnotify::inotify::Mask;
+use scenario::{
+    Bytes, Event, Fact, FanotifyEvent, Mark, MarkTarget, Object, Observation, Outcome, Place,
+    Scenario, Transcript,
+};
+use verify::{Difference, diff};
+
+const OPEN: u32 = 0x20;
+const OVERFLOW: u32 = 0x4000;
+
+fn event(mask: u32) -> Fact {
+    Fact::Event(Event {
+        fd: None,
+        wd: 1,
+        mask: Mask(mask),
+        cookie: 0,
+        name: Bytes::default(),
+    })
+}
+
+fn fanotify_event(mask: u32, records: &[&str]) -> Fact {
+    Fact::FanotifyEvent(FanotifyEvent {
+        fd: None,
+        mask: u64::from(mask),
+        process: None,
+        object: Some(Object::Path(Bytes::from("f"))),
+        records: records.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn observation(index: usize, outcome: Outcome, facts: &[Fact]) -> Observation {
+    Observation {
+        place: Place::Step(index),
+        outcome,
+        facts: facts.to_vec(),
+    }
+}
+
+fn found(control: Vec<Observation>, restored: Vec<Observation>) -> Vec<Difference> {
+    let [control, restored] = [control, restored].map(|observations| Transcript { observations });
+    diff(&Scenario::default(), &control, &restored)
+}
+
+fn told(found: &[Difference]) -> Vec<String> {
+    let line = |it: &Difference| format!("{} {}", it.kind, it.invariant);
+    found.iter().map(line).collect()
+}
+
+/// What is said of one step.
+fn check(control: (Outcome, &[Fact]), restored: (Outcome, &[Fact]), expected: &[&str]) {
+    let one = |(outcome, facts)| vec![observation(0, outcome, facts)];
+    let found = found(one(control), one(restored));
+    assert_eq!(told(&found), expected, "{found:#?}");
+}
+
+fn check_facts(control: &[Fact], restored: &[Fact], expected: &[&str]) {
+    check(
+        (Outcome::None, control),
+        (Outcome::None, restored),
+        expected,
+    );
+}
+
+#[test]
+fn observations_are_paired_by_place() {
+    let at = |indices: &[usize]| -> Vec<Observation> {
+        let reached = |index: &usize| observation(*index, Outcome::Value(0), &[]);
+        indices.iter().map(reached).collect()
+    };
+    let check = |control: &[usize], restored: &[usize], expected: &[usize]| {
+        let expected: Vec<Place> = expected.iter().map(|index| Place::Step(*index)).collect();
+        let found = found(at(control), at(restored));
+        let places: Vec<Place> = found.iter().map(|it| it.place).collect();
+        assert_eq!(places, expected, "{control:?} {restored:?}");
+    };
+    check(&[0, 1, 2], &[0, 1, 2], &[]);
+    check(&[0, 2], &[0, 1, 2], &[1]);
+    check(&[0, 1, 2], &[0, 2], &[1]);
+    check(&[1, 2], &[0, 2], &[0, 1]);
+    check(&[], &[0], &[0]);
+}
+
+#[test]
+fn an_overflow_marker_is_laid_to_its_own_invariant_wherever_it_stands() {
+    let marker = || event(OVERFLOW);
+    check_facts(&[], &[marker()], &["spurious I4.5"]);
+    let others = [event(OPEN), event(OPEN | 0x1)];
+    let (first, last) = (
+        [&[marker()], &others[..]].concat(),
+        [&others[..], &[marker()]].concat(),
+    );
+    check_facts(&first, &last, &["reordered I4.5"]);
+    let marker = || fanotify_event(OVERFLOW, &[]);
+    check_facts(&[marker()], &[], &["lost I4.5"]);
+    check_facts(&[], &[marker()], &["spurious I4.5"]);
+}
+
+#[test]
+fn events_that_were_made_later_are_reordered_among_themselves() {
+    let [a, b, c] = [0x1, 0x2, 0x4].map(event);
+    let (control, restored) = ([a.clone(), b.clone(), c.clone()], [b, c, a]);
+    check_facts(&control, &restored, &["reordered I6.4"]);
+}
+
+#[test]
+fn a_leftover_is_laid_to_what_it_is() {
+    for (text, invariant) in [
+        ("mount d", "I10.2"),
+        ("process p", "I10.3"),
+        ("descriptor 7", "I10.4"),
+        ("fd 7", "I10.4"),
+        ("file f", "I10.1"),
+    ] {
+        let spurious = format!("spurious {invariant}");
+        check_facts(&[], &[Fact::Leftover(text.to_owned())], &[&spurious]);
+    }
+}
+
+#[test]
+fn an_event_that_is_lost_twice_is_told_twice() {
+    let run = |facts: &[Fact]| {
+        let outcome = Outcome::Value(if facts.is_empty() { 0 } else { 16 });
+        vec![
+            observation(0, outcome, facts),
+            observation(1, outcome, facts),
+        ]
+    };
+    let found = found(run(&[event(OPEN)]), run(&[]));
+    assert_eq!(told(&found), ["lost I6.2", "lost I6.2"]);
+    assert!(found.iter().all(|it| !it.repeated), "{found:#?}");
+}
+
+#[test]
+fn an_outcome_that_only_counts_the_facts_is_not_told_again() {
+    const EAGAIN: Outcome = Outcome::Errno(11);
+    let value = Outcome::Value;
+    let content = || [Fact::Content(Bytes::from("1234"))];
+    let ready = || {
+        [Fact::Ready {
+            data: 7,
+            events: 0x1,
+        }]
+    };
+    let open = || [event(OPEN)];
+    check((value(16), &open()), (EAGAIN, &[]), &["lost I6.2"]);
+    check((value(4), &content()), (value(0), &[]), &["lost I6.6"]);
+    check((value(0), &[]), (value(4), &content()), &["spurious I6.6"]);
+    check((value(1), &ready()), (value(0), &[]), &["lost I6.7"]);
+    let also = |lost: &str| ["outcome I6.1".to_owned(), lost.to_owned()];
+    // One that counts something else is a difference of its own.
+    for (control, lost) in [
+        ((value(17), open().to_vec()), "lost I6.2"),
+        ((value(5), content().to_vec()), "lost I6.6"),
+        ((value(2), ready().to_vec()), "lost I6.7"),
+    ] {
+        let (outcome, facts) = &control;
+        let expected = also(lost);
+        let expected = [&expected[0][..], &expected[1]];
+        check((*outcome, facts), (value(0), &[]), &expected);
+    }
+    let expected = ["outcome I6.1", "lost I6.2"];
+    check((value(16), &open()), (value(1), &[]), &expected);
+    // No fact tells the end of a file from a read that would wait.
+    check((value(0), &[]), (EAGAIN, &[]), &["outcome I6.1"]);
+}
+
+#[test]
+fn a_number_is_held_against_a_number_only() {
+    for line in [
+        "ioctl(n, FIONREAD)",
+        r#"inotify_add_watch(n, "f", IN_OPEN)"#,
+    ] {
+        let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\n{line}\n");
+        let scenario = scenario::parse(&text).expect("it parses").scenario;
+        let run = |outcome| Transcript {
+            observations: vec![
+                observation(0, Outcome::Value(3), &[]),
+                observation(1, outcome, &[]),
+            ],
+        };
+        let (worked, failed) = (run(Outcome::Value(1)), run(Outcome::Errno(9)));
+        for (control, restored) in [(&worked, &failed), (&failed, &worked)] {
+            let found = diff(&scenario, control, restored);
+            assert_eq!(told(&found), ["outcome I6.1"], "{line}");
+        }
+    }
+}
+
+#[test]
+fn facts_of_fanotify_are_told_in_words() {
+    let text = |fact: Fact| {
+        let found = found(
+            vec![observation(0, Outcome::None, &[fact])],
+            vec![observation(0, Outcome::None, &[])],
+        );
+        let side = found[0].control.as_ref().expect("it is lost");
+        (found[0].object.clone(), side.text.clone())
+    };
+    let (_, event) = text(fanotify_event(OPEN, &["DFID_NAME d \"f\"", "pidfd"]));
+    assert_eq!(event, r#"FAN_OPEN on "f" {DFID_NAME d "f"} {pidfd}"#);
+    let path = || Object::Path(Bytes::from("d"));
+    let mark = |target, ignored_mask, flags| {
+        text(Fact::Mark(Mark {
+            process: None,
+            fd: 3,
+            target,
+            mask: u64::from(OPEN),
+            ignored_mask,
+            flags,
+        }))
+    };
+    let check = |target, (ignored, flags), object: &str, expected: &str| {
+        let shown = mark(target, ignored, flags);
+        assert_eq!(shown, (object.to_owned(), expected.to_owned()));
+    };
+    check(
+        MarkTarget::Inode(path()),
+        (0, 0),
+        r#"fd 3, inode "d""#,
+        r#"inode "d" FAN_OPEN"#,
+    );
+    check(
+        MarkTarget::Mount(path()),
+        (0x1, 0),
+        r#"fd 3, mount "d""#,
+        r#"mount "d" FAN_OPEN ignored FAN_ACCESS"#,
+    );
+    check(
+        MarkTarget::Filesystem(path()),
+        (0, 0x40),
+        r#"fd 3, filesystem "d""#,
+        r#"filesystem "d" FAN_OPEN FAN_MARK_IGNORED_SURV_MODIFY"#,
+    );
+}
+
+#[test]
+fn an_invariant_is_told_by_its_own_sentence() {
+    let sentence = verify::invariant::OVERFLOW.sentence();
+    assert_eq!(
+        sentence,
+        Some("An overflow marker is read where it stood, and nowhere else.")
+    );
+    let none = verify::invariant::Invariant {
+        group: 11,
+        number: 1,
+    };
+    assert_eq!(none.sentence(), None);
+}
