@@ -15,7 +15,6 @@ mod foresee;
 mod group;
 pub(crate) mod journal;
 mod links;
-mod mounts;
 mod parents;
 pub(crate) mod park;
 mod places;

@@ -15,7 +15,6 @@ pub mod blocked;
 pub mod dump;
 pub mod forge;
 pub mod hidden;
-pub mod mounts;
 pub mod plan;
 pub mod queue;
 pub mod restore;

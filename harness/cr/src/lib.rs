@@ -5,6 +5,7 @@ pub mod ext4;
 pub mod fanotify;
 pub mod image;
 mod loss;
+pub mod mounts;
 pub mod queue;
 pub mod restore;
 pub mod silent;

@@ -51,6 +51,12 @@ pub struct Ino(pub u64);
 pub struct Sdev(pub u32);
 
 impl Sdev {
+    /// Of major number, 12 bits, and minor number, 20 bits.
+    #[must_use]
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self(major << 20 | minor)
+    }
+
     /// Major number, 12 bits.
     #[must_use]
     pub const fn major(self) -> u32 {

@@ -8,13 +8,15 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+use fsnotify::Sdev;
 use fsnotify::handle::FileHandle;
 use nix::errno::Errno;
 
-use super::mounts::Mounts;
+use super::places::relative;
+use crate::mounts::{Mount, Mounts};
 use crate::silent::Folders;
 use crate::sys::handle;
-use crate::sys::path::{bare_tree, name_of};
+use crate::sys::path::{self, bare_tree, name_of};
 
 /// `O_PATH` directories, by filesystem.
 #[derive(Debug, Default)]
@@ -119,7 +121,7 @@ impl Anchors {
         let Self { anchors, here } = self;
         let anchors = anchors
             .entry(sdev)
-            .or_insert_with(|| mounts.open(root, sdev));
+            .or_insert_with(|| anchors_of(mounts, root, sdev));
         anchors.iter().enumerate().find_map(|(index, anchor)| {
             let mut go = |quiet| {
                 if *here == Some((sdev, index, quiet)) {
@@ -134,6 +136,21 @@ impl Anchors {
             body(anchor, &mut go).ok()
         })
     }
+}
+
+/// The mounts of a filesystem that can be reached.
+fn anchors_of(mounts: &Mounts, root: &OwnedFd, sdev: u32) -> Vec<Anchor> {
+    let own = mounts.all().iter();
+    let own = own.filter(|mount| mount.device == Sdev(sdev));
+    let anchor = |mount: &Mount| Some(Anchor::new(open_root(root, mount)?, mount.path.clone()));
+    own.filter_map(anchor).collect()
+}
+
+/// The root of a mount, opened with `O_PATH` by its point; none if something is mounted over it.
+pub(super) fn open_root(root: &OwnedFd, mount: &Mount) -> Option<OwnedFd> {
+    let file = path::open_beneath(root, &relative(&mount.path)?, libc::O_PATH, 0).ok()?;
+    let stat = path::stat(&file, c"").ok()?;
+    (stat.mount == u64::from(mount.id)).then_some(file)
 }
 
 fn open_here(handle: &FileHandle) -> Result<OwnedFd, Errno> {

@@ -21,9 +21,9 @@ use super::anchors::Anchors;
 use super::content::{self, Store};
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
-use super::mounts::{Mounts, sdev};
 use super::parents;
 use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Text, Watch};
+use crate::mounts::Mounts;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -57,6 +57,11 @@ enum Candidates {
     Found(HashMap<(u32, u64), Vec<Vec<u8>>>),
 }
 
+fn mounts(pid: Pid) -> Result<Mounts, DumpError> {
+    let failed = |error| DumpError::io("read", format!("/proc/{pid}/mountinfo"), &error);
+    Mounts::of(pid.as_raw()).map_err(failed)
+}
+
 impl Places {
     pub(super) fn new(pid: Pid, options: &DumpOptions) -> Result<Self, DumpError> {
         let name = format!("/proc/{pid}/root");
@@ -77,7 +82,7 @@ impl Places {
             .collect();
         Ok(Self {
             root,
-            mounts: Mounts::of(pid)?,
+            mounts: mounts(pid)?,
             anchors: Anchors::default(),
             open_files: HashMap::new(),
             index: HashMap::new(),
@@ -319,8 +324,8 @@ impl Places {
     /// The device as fdinfo prints it: that of the superblock, which statx(2) does not show on
     /// every filesystem.
     pub(super) fn sdev(&self, stat: &Stat) -> u32 {
-        let own = sdev(stat.device.0, stat.device.1);
-        self.mounts.get(stat.mount).map_or(own, |mount| mount.sdev)
+        let mount = self.mounts.of_id(stat.mount);
+        mount.map_or(stat.device, |mount| mount.device).0
     }
 
     fn inode(&mut self, image: &mut Image, stat: &Stat, handle: Option<FileHandle>) -> u32 {
@@ -375,8 +380,11 @@ impl Places {
         if let Some(&place) = self.places[inode as usize].iter().find(same) {
             return place;
         }
-        let point = self.mounts.get(mount).filter(|_| kind != PlaceKind::Named);
-        let mount = point.map(|mount| mount.point.clone()).unwrap_or_default();
+        let point = self
+            .mounts
+            .of_id(mount)
+            .filter(|_| kind != PlaceKind::Named);
+        let mount = point.map(|mount| mount.path.clone()).unwrap_or_default();
         let index = u32::try_from(image.places.len()).expect("fewer places than marks");
         image.places.push(Place {
             inode,

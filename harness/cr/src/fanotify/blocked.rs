@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use fsnotify::fanotify::Mask;
 use fsnotify::fdinfo::{Mark, MarkTarget};
 
-use super::mounts::mount_id;
+use crate::mounts::mount_id;
 
 /// A task that waits for a listener's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

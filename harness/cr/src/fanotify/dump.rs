@@ -15,13 +15,13 @@ use fsnotify::{Ino, Sdev};
 use nix::errno::Errno;
 
 use super::forge::{self, Makers, Unforgeable};
-use super::mounts::Mounts;
 use super::plan::{self, Kind};
 use super::take::Namer;
 use super::{blocked, hidden, queue};
 use crate::dump::settled::settled;
 use crate::image::{Fanotify, Mark, MarkKind};
 use crate::loss::Loss;
+use crate::mounts::Mounts;
 
 /// A group to dump.
 #[derive(Clone, Copy, Debug)]
@@ -406,9 +406,8 @@ fn ends_with_next_write(source: Source<'_>, mark: &fdinfo::Mark) -> bool {
             // The device of the superblock, which stat(2) does not show on every filesystem.
             let mount = value(&info, "mnt_id:").and_then(|id| id.parse().ok());
             let mount = mount.and_then(|id| mounts.as_ref()?.of_id(id));
-            let own = (libc::major(stat.dev()), libc::minor(stat.dev()));
-            mount.map_or(own, |mount| mount.device) == (sdev.major(), sdev.minor())
-                && is_open_for_writing(&info)
+            let own = Sdev::new(libc::major(stat.dev()), libc::minor(stat.dev()));
+            mount.map_or(own, |mount| mount.device) == sdev && is_open_for_writing(&info)
         })
     })
 }

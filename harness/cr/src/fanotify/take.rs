@@ -15,7 +15,7 @@ use fsnotify::fanotify::Mask;
 use fsnotify::handle::{FileHandle, Layout};
 use nix::errno::Errno;
 
-use super::mounts::Mounts;
+use crate::mounts::Mounts;
 use crate::silent::Folders;
 use crate::sys::fanotify::close_number;
 use crate::sys::{handle, path, raw};

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
+use fsnotify::Sdev;
 use nix::errno::Errno;
 
 /// openat2(2) below a directory: never above it, through no symbolic link and no magic link. A
@@ -69,7 +70,8 @@ pub struct Stat {
     pub size: u64,
     /// Of 512 bytes each.
     pub blocks: u64,
-    pub device: (u32, u32),
+    /// Not always that of the superblock, by which fdinfo knows an inode (btrfs).
+    pub device: Sdev,
     /// Of a device node.
     pub node: (u32, u32),
     pub accessed: (i64, i64),
@@ -114,7 +116,7 @@ fn stat_number(dir: i32, path: &CStr) -> Result<Stat, Errno> {
         ino: found.stx_ino,
         size: found.stx_size,
         blocks: found.stx_blocks,
-        device: (found.stx_dev_major, found.stx_dev_minor),
+        device: Sdev::new(found.stx_dev_major, found.stx_dev_minor),
         node: (found.stx_rdev_major, found.stx_rdev_minor),
         accessed: time(found.stx_atime),
         modified: time(found.stx_mtime),

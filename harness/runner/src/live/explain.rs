@@ -299,7 +299,7 @@ fn group(home: &Home, seen: &Seen, target: &dyn Fn(Wanted) -> Target) -> Group {
 }
 
 fn mark(home: &Home, mark: &fdinfo::Mark, target: &dyn Fn(Wanted) -> Target) -> Mark {
-    let mount_point = |wanted: &dyn Fn(&cr::fanotify::mounts::Mount) -> bool| {
+    let mount_point = |wanted: &dyn Fn(&cr::mounts::Mount) -> bool| {
         let mut mounts = home.mounts().iter();
         let mount = mounts.find(|mount| wanted(mount))?;
         Some(place::printable(&mount.path))

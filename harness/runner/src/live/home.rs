@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use cr::fanotify::mounts::{Mount, Mounts};
+use cr::mounts::{Mount, Mounts};
 use cr::sys::path::Stat;
 use cr::sys::{handle, path};
 use fsnotify::Sdev;
@@ -25,12 +25,6 @@ pub struct Home {
     /// Our `/proc`, for paths of descriptors.
     proc: OwnedFd,
     mounts: Mounts,
-}
-
-/// The device of a filesystem as fdinfo numbers it.
-#[must_use]
-pub fn sdev((major, minor): (u32, u32)) -> Sdev {
-    Sdev(major << 20 | minor)
 }
 
 impl Home {
@@ -71,7 +65,7 @@ impl Home {
     /// Mounts of a filesystem, those of its whole before those of its parts.
     pub fn mounts_of(&self, device: Sdev) -> Vec<&Mount> {
         let all = self.mounts().iter();
-        let mut mounts: Vec<&Mount> = all.filter(|mount| sdev(mount.device) == device).collect();
+        let mut mounts: Vec<&Mount> = all.filter(|mount| mount.device == device).collect();
         mounts.sort_by_key(|mount| mount.root.len());
         mounts
     }
@@ -184,9 +178,8 @@ impl Inside<'_> {
     /// The filesystem that a file is on, by its mount; by its own word where that is in no table.
     #[must_use]
     pub fn device_of(&self, stat: &Stat) -> Sdev {
-        let mut mounts = self.home.mounts().iter();
-        let mount = mounts.find(|mount| u64::from(mount.id) == stat.mount);
-        mount.map_or_else(|| sdev(stat.device), |mount| sdev(mount.device))
+        let mount = self.home.mounts.of_id(stat.mount);
+        mount.map_or(stat.device, |mount| mount.device)
     }
 }
 

@@ -323,8 +323,7 @@ fn consider(inside: &Inside<'_>, wanted: &Wanted, one: &Known, target: &mut Targ
     target.size = Some(one.stat.size);
     target.disk_bytes = one.stat.blocks * 512;
     if let Some(stat) = leads_to(inside, &one.path, wanted) {
-        target.numbers_match =
-            super::home::sdev(stat.device) == wanted.device && stat.ino == wanted.ino.0;
+        target.numbers_match = stat.device == wanted.device && stat.ino == wanted.ino.0;
         target.name = Name::Named {
             paths: vec![printable(&one.path)],
             found_by: one.by,

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use cr::fanotify::mounts::Mount;
+use cr::mounts::Mount;
 use cr::silent::{Folders, SilentErrorKind};
 use cr::sys::path;
 use fsnotify::fdinfo::{Body, Group, Level, MarkTarget};
@@ -482,9 +482,8 @@ fn adopt(
                 });
                 match visible {
                     Some((path, stat)) => {
-                        targets[index].numbers_match = super::home::sdev(stat.device)
-                            == wanted[index].device
-                            && stat.ino == wanted[index].ino.0;
+                        targets[index].numbers_match =
+                            stat.device == wanted[index].device && stat.ino == wanted[index].ino.0;
                         targets[index].directory =
                             Some(stat.mode & nix::libc::S_IFMT == nix::libc::S_IFDIR);
                         targets[index].links = Some(stat.nlink);

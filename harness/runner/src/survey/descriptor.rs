@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 
-use cr::fanotify::mounts::Mounts;
+use cr::mounts::Mounts;
 use cr::sys::{handle, inspect};
 use fsnotify::fdinfo::{Body as InfoBody, Group, Level, MarkTarget as InfoTarget};
 use fsnotify::handle::FileHandle;

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
+use nix::libc;
 use scenario::{Arg, ArgKind, Bytes, Call, FlagSet, Object, Scenario};
 
 use super::descriptor::Seen;
@@ -301,7 +302,5 @@ fn unnumbered(name: &[u8], number: Option<(Sdev, Ino)>) -> &[u8] {
 
 /// The device number as fdinfo prints it: 12 bits of major number above 20 of minor number.
 pub(super) fn sdev(device: u64) -> Sdev {
-    let major = nix::sys::stat::major(device);
-    let minor = nix::sys::stat::minor(device);
-    Sdev(u32::try_from(major << 20 | minor).unwrap_or(u32::MAX))
+    Sdev::new(libc::major(device), libc::minor(device))
 }
