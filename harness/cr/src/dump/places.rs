@@ -17,13 +17,13 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::DumpOptions;
-use super::anchors::Anchors;
+use super::anchors::{Anchors, open_root};
 use super::content::{self, Store};
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, is_removed};
 use super::parents;
 use crate::image::{Handle, Image, Inode, LossRecord, Object, Place, PlaceKind, Text, Watch};
-use crate::mounts::Mounts;
+use crate::mounts::{Mount, Mounts};
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -109,6 +109,7 @@ impl Places {
         };
         let inode = self.inode(image, &stat, handle);
         let (path, kind) = self.leads(&name, &stat, flags);
+        self.refuse_covered(kind, stat.mount)?;
         if is_removed(kind) {
             self.keep(inode, &file)?;
         }
@@ -134,6 +135,7 @@ impl Places {
         if opened.is_none() || stat.nlink == 0 {
             return Err(DumpError::not_supported("", "path longer than a page"));
         }
+        self.refuse_covered(PlaceKind::Hidden, stat.mount)?;
         let inode = self.inode(image, stat, handle);
         Ok(self.place(image, inode, b"/".to_vec(), PlaceKind::Hidden, stat.mount))
     }
@@ -218,6 +220,7 @@ impl Places {
         if let Some(place) = self.of_candidate(image, sdev, ino, Some(handle)) {
             return Ok(Some(place));
         }
+        self.refuse_covered(PlaceKind::Hidden, stat.mount)?;
         let inode = self.new_inode(image, sdev, ino, Some(*handle), stat.mode);
         // Either something is mounted over it, or only others hold it open.
         let name = path::name_of(&file).unwrap_or_default();
@@ -248,6 +251,18 @@ impl Places {
             return Some(self.place(image, inode, path, PlaceKind::Named, found.mount));
         }
         None
+    }
+
+    /// What has no name that leads there is found by the point of its mount, which must lead to that
+    /// mount and no other.
+    fn refuse_covered(&self, kind: PlaceKind, mount: u64) -> Result<(), DumpError> {
+        let mount = self.mounts.of_id(mount);
+        let is_covered = |mount: &Mount| open_root(&self.root, mount).is_none();
+        if kind != PlaceKind::Named && mount.is_some_and(is_covered) {
+            let what = "file on a mount that another mount covers";
+            return Err(DumpError::not_supported("", what));
+        }
+        Ok(())
     }
 
     /// Every path that we were told of, and each of their last components in each directory among

@@ -21,6 +21,8 @@ pub enum RestoreErrorKind {
     Image(ReadError),
     /// A path leads to another inode than at the dump.
     OtherInode { found: u64, expected: u64 },
+    /// A path leads to another filesystem than at the dump, whose own is mounted still.
+    OtherFilesystem,
     /// A path leads to another type of file than at the dump.
     OtherType,
     /// A watch got another number.
@@ -94,6 +96,9 @@ impl fmt::Display for RestoreError {
             RestoreErrorKind::Image(error) => error.fmt(f),
             RestoreErrorKind::OtherInode { found, expected } => {
                 write!(f, "leads to inode {found}, at the dump it was {expected}")
+            }
+            RestoreErrorKind::OtherFilesystem => {
+                f.write_str("is on another filesystem than at the dump")
             }
             RestoreErrorKind::OtherType => f.write_str("is of another type than at the dump"),
             RestoreErrorKind::OtherWatch { found } => write!(f, "became watch {found}"),

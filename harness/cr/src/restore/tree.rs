@@ -4,9 +4,11 @@
 //! following any link, magic ones included. A path that the kernel printed has no link in it, so
 //! nothing is lost; a forged one goes nowhere else.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
+use fsnotify::Sdev;
 use fsnotify::handle::FileHandle;
 use nix::errno::Errno;
 
@@ -14,6 +16,7 @@ use super::RestoreOptions;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use crate::dump::boot_id;
 use crate::image::{Image, Inode, Place, PlaceKind, Text};
+use crate::mounts::Mounts;
 use crate::sys::handle;
 use crate::sys::path::{self, Stat, bare_tree, open_beneath};
 
@@ -22,6 +25,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// Whether inode numbers and handles of the image still mean what they meant.
     same_boot: bool,
+    /// Our own, where they can be read.
+    mounts: OnceCell<Option<Mounts>>,
 }
 
 impl Tree {
@@ -29,7 +34,11 @@ impl Tree {
         let root =
             handle::open_path(&options.root).context("open", options.root.display().to_string())?;
         let same_boot = !image.boot_id.is_empty() && image.boot_id == boot_id();
-        Ok(Self { root, same_boot })
+        Ok(Self {
+            root,
+            same_boot,
+            mounts: OnceCell::new(),
+        })
     }
 
     /// Opens a path that an image names.
@@ -65,10 +74,27 @@ impl Tree {
                 expected,
             }));
         }
+        if self.same_boot && !self.may_be_on(stat, Sdev(inode.sdev)) {
+            return Err(RestoreError::new(RestoreErrorKind::OtherFilesystem));
+        }
         if inode.mode != 0 && (stat.mode ^ inode.mode) & libc::S_IFMT != 0 {
             return Err(RestoreError::new(RestoreErrorKind::OtherType));
         }
         Ok(())
+    }
+
+    /// Whether a file may be on this filesystem: not if that is another one, both of which are mounted.
+    /// One that was unmounted may have another number when it is mounted again (overlay).
+    fn may_be_on(&self, stat: &Stat, device: Sdev) -> bool {
+        if stat.device == device {
+            return true;
+        }
+        let own = || Mounts::of(nix::unistd::gettid().as_raw()).ok();
+        let Some(mounts) = self.mounts.get_or_init(own) else {
+            return true;
+        };
+        let found = mounts.of_id(stat.mount).map(|mount| mount.device);
+        found == Some(device) || mounts.all().iter().all(|mount| mount.device != device)
     }
 
     /// By handle on its mount; else by its path under what is mounted over it.
