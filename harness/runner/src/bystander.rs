@@ -36,32 +36,42 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// Attaches the watches; makes no event.
+    /// One that listens to nothing yet. There is one for all cuts of a run: a user may have 128
+    /// groups, and it takes milliseconds until one is gone.
     ///
     /// # Errors
     ///
     /// If there can be no such group.
-    pub fn attach(names: &Names, survey: &Survey) -> Result<Self, String> {
+    pub fn new() -> Result<Self, String> {
         let group = watch::init().map_err(|errno| format!("bystander: inotify_init1: {errno}"))?;
-        let mut bystander = Self {
+        Ok(Self {
             group,
             watched: HashMap::new(),
             held: HashSet::new(),
-            filesystem: FilesystemMark::attach(names),
+            filesystem: FilesystemMark::new(),
             pinned: Vec::new(),
-        };
+        })
+    }
+
+    /// Attaches the watches; makes no event.
+    pub fn attach(&mut self, names: &Names, survey: &Survey) {
+        self.watched.clear();
+        self.held.clear();
+        self.pinned.clear();
+        if let Some(mark) = &mut self.filesystem {
+            mark.attach(names);
+        }
         for name in names.candidates() {
             let path = names.world().join(name);
             let shown = names.shown(path.as_os_str().as_bytes());
             // The object itself: a symbolic link is watched, not followed.
-            bystander.watch(&path, Mask(IN_DONT_FOLLOW), &Object::Path(shown));
+            self.watch(&path, Mask(IN_DONT_FOLLOW), &Object::Path(shown));
         }
         for (pid, fd, object) in survey.inodes() {
             let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
-            bystander.watch(&path, Mask(0), object);
-            bystander.held.insert(object.clone());
+            self.watch(&path, Mask(0), object);
+            self.held.insert(object.clone());
         }
-        Ok(bystander)
     }
 
     /// What is not there, or is no file of the world, is not watched.
@@ -124,20 +134,23 @@ impl Bystander {
         if let Some(mark) = &self.filesystem {
             heard.extend(mark.drain()?);
         }
-        self.stop_listening();
+        self.stop_listening()?;
         Ok(heard)
     }
 
     /// Removes the watches, which is done in no time, where to close a group is not. A group that is
     /// told of an operation cannot be closed while the operation waits for permission.
-    fn stop_listening(&self) {
+    fn stop_listening(&self) -> Result<(), String> {
         for wd in self.watched.keys() {
             // The watch may have ended with its inode.
             let _ = watch::rm_watch(self.group.as_fd(), *wd);
         }
         if let Some(mark) = &self.filesystem {
-            mark.stop_listening();
+            mark.stop_listening()?;
         }
+        // What came since is not of the cut, and the end of each watch is an event.
+        cr::queue::drain(self.group.as_fd()).map_err(|errno| format!("bystander: {errno}"))?;
+        Ok(())
     }
 }
 

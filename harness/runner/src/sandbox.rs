@@ -10,9 +10,12 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use scenario::Call;
+
+use crate::engine::EngineSpec;
 use crate::job::{self, Answer, Job};
 
 mod closer;
@@ -43,13 +46,89 @@ pub fn n_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * JOBS_A_CORE
 }
 
-/// Sandboxes that have answered and may still be ending, at most. Each is a few processes that wait
-/// in the kernel for its groups and mounts to go.
-const MOST_ENDING: usize = 64;
+/// What sandboxes under way and ending have of the groups that the kernel grants a user, 128 of either
+/// kind by default. A group is gone milliseconds after its last descriptor, and sandboxes answer before.
+static GROUPS: Mutex<Groups> = Mutex::new(Groups {
+    n_taken: 0,
+    ending: VecDeque::new(),
+});
 
-/// What is left to read of those that have answered: nothing, and then their end, which takes as long as
-/// the run.
-static ENDING: Mutex<VecDeque<PipeReader>> = Mutex::new(VecDeque::new());
+/// Signalled when a sandbox has answered, or has ended without.
+static ANSWERED: Condvar = Condvar::new();
+
+struct Groups {
+    n_taken: usize,
+    /// Of sandboxes that have answered: how many groups each has, and what is left to read, which is
+    /// nothing, and then its end.
+    ending: VecDeque<(usize, PipeReader)>,
+}
+
+/// The groups of a sandbox under way.
+struct Share(usize);
+
+impl Share {
+    /// Waits until there are groups enough for a job.
+    fn take(job: &Job) -> io::Result<Self> {
+        let most = *MOST_GROUPS;
+        let n_wanted = n_groups(job).min(most);
+        let mut groups = groups();
+        while groups.n_taken + n_wanted > most {
+            if let Some((n_groups, words)) = groups.ending.pop_front() {
+                drop(groups);
+                Self(n_groups).end(words)?;
+                groups = self::groups();
+            } else {
+                groups = ANSWERED.wait(groups).expect(NO_PANIC);
+            }
+        }
+        groups.n_taken += n_wanted;
+        Ok(Self(n_wanted))
+    }
+
+    /// Waits for the end of a sandbox that has answered.
+    fn end(self, mut words: PipeReader) -> io::Result<()> {
+        io::copy(&mut words, &mut io::sink()).map(drop)
+    }
+
+    /// Leaves a sandbox that has answered to its end, which takes as long as the run.
+    fn leave(self, words: PipeReader) {
+        groups().ending.push_back((self.0, words));
+        ANSWERED.notify_all();
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        groups().n_taken -= self.0;
+        ANSWERED.notify_all();
+    }
+}
+
+fn groups() -> MutexGuard<'static, Groups> {
+    GROUPS.lock().expect(NO_PANIC)
+}
+
+const NO_PANIC: &str = "nothing panics while it holds this";
+
+/// Groups of either kind that a run has at most: those that its scenario makes, those that each cut
+/// makes again while the old ones end, and a bystander's.
+fn n_groups(job: &Job) -> usize {
+    let steps = scenario::parse(&job.scenario).map_or(Vec::new(), |parsed| parsed.scenario.steps);
+    let n_steps = |call| steps.iter().filter(|step| step.call == call).count();
+    let n_made = n_steps(Call::InotifyInit1).max(n_steps(Call::FanotifyInit));
+    match job.engine {
+        EngineSpec::Control => n_made + 1,
+        _ => n_made * (1 + n_steps(Call::Checkpoint)) + 1,
+    }
+}
+
+/// How many groups the sandboxes may have together. The user has others, and other harnesses.
+static MOST_GROUPS: LazyLock<usize> = LazyLock::new(|| {
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").ok();
+    let limit: Option<usize> = limit.and_then(|text| text.trim().parse().ok());
+    (limit.unwrap_or(128) / 2).max(1)
+});
 
 /// Waits until every sandbox that has answered is gone, and what they were forked from.
 ///
@@ -57,30 +136,11 @@ static ENDING: Mutex<VecDeque<PipeReader>> = Mutex::new(VecDeque::new());
 ///
 /// As read(2) and waitpid(2).
 pub fn settle() -> io::Result<()> {
-    let mut ending = std::mem::take(&mut *ending());
-    ending.iter_mut().try_for_each(wait_end)?;
-    zygote::end()
-}
-
-fn ending() -> MutexGuard<'static, VecDeque<PipeReader>> {
-    ENDING.lock().expect("nothing panics while it holds this")
-}
-
-fn wait_end(words: &mut PipeReader) -> io::Result<()> {
-    io::copy(words, &mut io::sink()).map(drop)
-}
-
-/// Leaves a sandbox that has answered to its end.
-fn leave(words: PipeReader) -> io::Result<()> {
-    let mut ending = ending();
-    ending.push_back(words);
-    if ending.len() > MOST_ENDING
-        && let Some(mut oldest) = ending.pop_front()
-    {
-        drop(ending);
-        wait_end(&mut oldest)?;
+    let ending = std::mem::take(&mut groups().ending);
+    for (n_groups, words) in ending {
+        Share(n_groups).end(words)?;
     }
-    Ok(())
+    zygote::end()
 }
 
 /// Runs a job in a sandbox of the program `notifreeze`.
@@ -102,6 +162,7 @@ pub fn run(job: &Job, notifreeze: &Path) -> Answer {
 const MOST_AGAIN: usize = 5;
 
 fn ask(job: &Job, notifreeze: &Path) -> io::Result<Answer> {
+    let share = Share::take(job)?;
     let zygote::Line { talk, mut words } = zygote::start_sandbox(notifreeze)?;
     let limit = Duration::from_millis(job.limit_ms) + GRACE;
     // A sandbox that dies at once closes the line; its own words, read later, say why.
@@ -112,7 +173,7 @@ fn ask(job: &Job, notifreeze: &Path) -> io::Result<Answer> {
         })
     });
     if answer.is_ok() {
-        leave(words)?;
+        share.leave(words);
         return answer;
     }
     // It ends now, if it has not yet.

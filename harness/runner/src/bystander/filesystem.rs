@@ -28,27 +28,33 @@ pub(super) struct FilesystemMark {
 }
 
 impl FilesystemMark {
-    /// None where the caller may not have such a mark.
-    pub(super) fn attach(names: &Names) -> Option<Self> {
+    /// None where there can be no such group.
+    pub(super) fn new() -> Option<Self> {
         let flags = InitFlags::NONBLOCK.0
             | InitFlags::CLOEXEC.0
             | InitFlags::REPORT_FID.0
             | InitFlags::REPORT_DIR_FID.0
             | InitFlags::REPORT_NAME.0;
         let group = fanotify_init(flags, 0).ok()?;
-        let mask = u64::from(Mask::ALL_EVENTS.0) | FanotifyMask::ONDIR.0;
-        let world = CString::new(names.world().as_os_str().as_bytes()).ok()?;
-        fanotify_mark(&group, ON_FILESYSTEM, mask, Target::Path(&world)).ok()?;
-        let watched = names
-            .candidates()
-            .iter()
-            .filter_map(|name| handle::of_path(&names.world().join(name)).ok())
-            .collect();
+        let watched = HashSet::new();
         Some(Self { group, watched })
     }
 
-    pub(super) fn stop_listening(&self) {
+    /// Makes the mark. It hears nothing where the caller may not have one.
+    pub(super) fn attach(&mut self, names: &Names) {
+        let mask = u64::from(Mask::ALL_EVENTS.0) | FanotifyMask::ONDIR.0;
+        if let Ok(world) = CString::new(names.world().as_os_str().as_bytes()) {
+            let _ = fanotify_mark(&self.group, ON_FILESYSTEM, mask, Target::Path(&world));
+        }
+        let candidates = names.candidates().iter();
+        let handles = candidates.filter_map(|name| handle::of_path(&names.world().join(name)).ok());
+        self.watched = handles.collect();
+    }
+
+    pub(super) fn stop_listening(&self) -> Result<(), String> {
         let _ = flush(&self.group);
+        // What came since is not of the cut.
+        self.drain().map(drop)
     }
 
     /// What was heard in directories that are not watched otherwise.

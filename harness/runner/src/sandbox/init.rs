@@ -85,8 +85,8 @@ struct Run<'a> {
     surveys: Vec<(usize, Vec<Fact>)>,
     losses: Vec<Loss>,
     notes: Vec<String>,
-    /// Those of earlier cuts, which hear nothing more: to close a group takes milliseconds.
-    bystanders: Vec<Bystander>,
+    /// From the first cut on.
+    bystander: Option<Bystander>,
     times: Times,
     started: Instant,
 }
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
             surveys: Vec::new(),
             losses: Vec::new(),
             notes: Vec::new(),
-            bystanders: Vec::new(),
+            bystander: None,
             times,
             started,
         })
@@ -263,7 +263,12 @@ impl<'a> Run<'a> {
             )))));
         }
         let mounts = survey::mounts(self.subject, self.job.flavour)?;
-        let bystander = Bystander::attach(&self.names, &earlier)?;
+        let bystander = match self.bystander.take() {
+            Some(bystander) => bystander,
+            None => Bystander::new()?,
+        };
+        let bystander = self.bystander.insert(bystander);
+        bystander.attach(&self.names, &earlier);
         self.times.watch_us += micros(before);
 
         let before = Instant::now();
@@ -303,8 +308,10 @@ impl<'a> Run<'a> {
             self.names.reach(own_root::reach(subject, &self.world.root));
         }
         let processes = self.processes(records)?;
-        let mut heard = bystander.drain()?;
-        self.bystanders.push(bystander);
+        let mut heard = match &self.bystander {
+            Some(bystander) => bystander.drain()?,
+            None => Vec::new(),
+        };
         if processes.len() > 1 {
             // Several processes die at once and close their files in no fixed order.
             heard.sort_by_cached_key(|heard| format!("{heard:?}"));
