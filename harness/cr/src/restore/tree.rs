@@ -116,7 +116,12 @@ impl Tree {
             let is_directory = inode.mode & libc::S_IFMT == libc::S_IFDIR;
             let _looked_up = is_directory.then(by_path);
             if let Ok(file) = open_handle(&mount, &handle) {
-                return Ok(file);
+                // Of several names the kernel takes any (`find_acceptable_alias`).
+                let is_named = || path::name_of(&file).is_ok_and(|name| name == place.path);
+                if is_directory || is_named() {
+                    return Ok(file);
+                }
+                return Ok(self.uncovered(place, &file).unwrap_or(file));
             }
         }
         let file = by_path()?;
