@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use scenario::{Expect, Known, Loss, Need, Outcome, Place, Scenario, Transcript};
 use verify::{Difference, Verdict, model};
 
+use crate::caches;
 use crate::engine::{EngineSpec, Flavour};
 use crate::gate;
 use crate::job::{Answer, Job, Times};
@@ -143,9 +144,11 @@ fn filesystem(case: &Case, options: &Options) -> Result<Filesystem, String> {
 /// Runs a scenario under control twice and under the engine once, and judges.
 #[must_use]
 pub fn run(case: &Case, engine: &EngineSpec, notifreeze: &Path, options: &Options) -> Report {
-    let started = Instant::now();
     let flavour = engine.flavour();
-    let lacks = lacks(case).or_else(|| filesystem(case, options).err());
+    let world = filesystem(case, options);
+    let lacks = lacks(case).or_else(|| world.as_ref().err().cloned());
+    let _held = caches::hold(case, world.unwrap_or_default());
+    let started = Instant::now();
     let mut report = match lacks.or_else(|| engine.lacks()) {
         Some(reason) => Report::new(case, engine, Verdict::Skip(reason)),
         // The three runs know nothing of each other, so they go on at once.

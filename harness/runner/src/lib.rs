@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bystander;
+pub mod caches;
 pub mod case;
 pub mod cli;
 pub mod criu_images;
