@@ -36,3 +36,36 @@ pub fn hold(case: &Case, world: Filesystem) -> Option<File> {
     };
     Some(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::TryLockError;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn case(text: &str) -> Case {
+        let parsed = scenario::parse(&format!("# It holds.\n{text}")).unwrap();
+        Case {
+            name: "test/case".to_owned(),
+            path: PathBuf::new(),
+            scenario: parsed.scenario,
+        }
+    }
+
+    #[test]
+    fn who_drops_the_caches_is_alone_with_worlds_on_disks() {
+        let (drops, other) = (case("drop_caches()\n"), case("mkdir(\"d\", 0755)\n"));
+        assert!(hold(&other, Filesystem::Tmpfs).is_none());
+        let Some(disk) = hold(&other, Filesystem::Ext4) else {
+            eprintln!("skipped: {LOCK} is not to be opened");
+            return;
+        };
+        let late = File::options().write(true).open(LOCK).unwrap();
+        let is_taken = |lock| matches!(lock, Err(TryLockError::WouldBlock));
+        assert!(is_taken(late.try_lock()));
+        drop(disk);
+        let _dropper = hold(&drops, Filesystem::Tmpfs).unwrap();
+        assert!(is_taken(late.try_lock_shared()));
+    }
+}
