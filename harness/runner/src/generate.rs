@@ -256,7 +256,7 @@ fn shrink(
     let fails = |scenario: &Scenario, best: &mut (Scenario, Report), n_left: &mut usize| {
         *n_left -= 1;
         let report = try_out(scenario, plan, notifreeze);
-        let is_same_kind = report.verdict.word() == best.1.verdict.word()
+        let is_same_kind = kind(&report.verdict) == kind(&best.1.verdict)
             && match blame(ledger, scenario, &report) {
                 Blame::Engine(found) => found == class,
                 Blame::Nothing | Blame::Known(_) => false,
@@ -294,6 +294,24 @@ fn shrink(
         report: best.1,
         class,
     }
+}
+
+/// The word of a verdict, and of one that says nothing of an engine what kind of trouble there was:
+/// a scenario that has lost the step that a later one needs is broken as well.
+fn kind(verdict: &Verdict) -> (&'static str, String) {
+    let of_broken = match verdict {
+        Verdict::Broken(reason) => {
+            let line = reason.lines().next().unwrap_or_default();
+            let parts: Vec<&str> = line.split(": ").take(2).collect();
+            parts.join(": ").replace(|c: char| c.is_ascii_digit(), "")
+        }
+        Verdict::Pass
+        | Verdict::Known(_)
+        | Verdict::Fixed(_)
+        | Verdict::Fail(_)
+        | Verdict::Skip(_) => String::new(),
+    };
+    (verdict.word(), of_broken)
 }
 
 /// A name that nothing refers to is an error of the language.
@@ -334,6 +352,18 @@ mod tests {
             let prediction = verify::model::predict(&scenario, settings());
             assert!(prediction.is_ok(), "case {index}: {prediction:?}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_broken_scenario_shrinks_to_one_that_is_broken_alike() {
+        let broken = |reason: &str| kind(&Verdict::Broken(reason.to_owned()));
+        let missing = broken("control: step 1: open(\"e\", O_RDWR): got -1 ENOENT");
+        assert_eq!(missing, broken("control: step 12: rmdir(\"d\"): got 0"));
+        let model = "control: not as the model of inotify says\nstep 3: read(n)";
+        assert_ne!(missing, broken(model));
+        assert_ne!(missing, broken("criu 4.1.1: fd 4: a time of the ghost"));
+        let fail = |reason: &str| kind(&Verdict::Fail(reason.to_owned()));
+        assert_eq!(fail("undeclared: a"), fail("criu: b"));
     }
 
     #[test]

@@ -52,11 +52,17 @@ impl Survey {
     }
 
     /// A descriptor of a ghost with a time that would look whole to a dumper which keeps microseconds, as
-    /// CRIU does, whether it was or not. A time of a whole second is one that a program has set.
-    pub(crate) fn ghost_of_whole_microseconds(&self) -> Option<i32> {
+    /// CRIU does, whether it was or not. A time of a whole second is one that a program has set, and one
+    /// that was there behind the last cut is what that cut made of it.
+    pub(crate) fn ghost_of_whole_microseconds(&self, behind_cut: Option<&Self>) -> Option<i32> {
+        let made: Vec<Times> = behind_cut
+            .iter()
+            .flat_map(|survey| &survey.descriptors)
+            .filter_map(|seen| seen.times)
+            .collect();
         let mut ghosts = self.descriptors.iter().filter(|seen| {
-            matches!(seen.fact.object, Object::Ghost(_))
-                && seen.times.is_some_and(Times::has_whole_microseconds)
+            let is_chance = |times: Times| times.has_whole_microseconds(&made);
+            matches!(seen.fact.object, Object::Ghost(_)) && seen.times.is_some_and(is_chance)
         });
         ghosts.next().map(|seen| seen.fact.fd)
     }

@@ -2,8 +2,8 @@
 
 use fsnotify::inotify::Mask;
 use scenario::{
-    Bytes, Event, Fact, FanotifyEvent, Mark, MarkTarget, Object, Observation, Outcome, Place,
-    Scenario, Transcript,
+    Bytes, Descriptor, DescriptorKind, Event, Fact, FanotifyEvent, Mark, MarkTarget, Object,
+    Observation, Outcome, Place, Scenario, Transcript,
 };
 use verify::{Difference, diff};
 
@@ -95,6 +95,54 @@ fn an_overflow_marker_is_laid_to_its_own_invariant_wherever_it_stands() {
     let marker = || fanotify_event(OVERFLOW, &[]);
     check_facts(&[marker()], &[], &["lost I4.5"]);
     check_facts(&[], &[marker()], &["spurious I4.5"]);
+}
+
+/// A queue of one event at a cut, and another descriptor that is read after it.
+fn read_through_another(lines: &str) -> Vec<String> {
+    let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\ncheckpoint\n{lines}");
+    let scenario = scenario::parse(&text).expect("it parses").scenario;
+    let group = Fact::Descriptor(Descriptor {
+        process: None,
+        fd: 3,
+        kind: DescriptorKind::Inotify,
+        object: Object::Other("anon_inode:inotify".to_owned()),
+        flags: 0,
+        close_on_exec: false,
+        offset: None,
+        owner: None,
+        signal: 0,
+        shared_with: None,
+        unread: Some(16),
+        group_flags: None,
+        interest: Vec::new(),
+        stat: None,
+    });
+    let last = scenario.steps.len() - 1;
+    let run = |read: &[Fact]| {
+        let observations = (0..=last).map(|index| match index {
+            0 => observation(0, Outcome::Value(3), &[]),
+            1 => observation(1, Outcome::None, std::slice::from_ref(&group)),
+            _ if index == last => observation(index, Outcome::Value(0), read),
+            _ => observation(index, Outcome::Value(4), &[]),
+        });
+        Transcript {
+            observations: observations.collect(),
+        }
+    };
+    let found = diff(&scenario, &run(&[event(OPEN)]), &run(&[]));
+    found.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_was_unread_may_be_read_through_a_later_duplicate() {
+    let check = |lines: &str, expected: &str| {
+        assert_eq!(read_through_another(lines), [expected], "{lines}");
+    };
+    let unread = "step 4: fd 3, wd 1: wd=1 IN_OPEN: lost, I4.1";
+    check("dup(n) = c\nread(c)\n", unread);
+    check("dup3(n, 4, O_CLOEXEC) = c\nread(c)\n", unread);
+    let other = "dup(n) = c\nclose(c)\ninotify_init1(IN_NONBLOCK) = m\nread(m)\n";
+    check(other, "step 6: fd 4, wd 1: wd=1 IN_OPEN: lost, I6.2");
 }
 
 #[test]

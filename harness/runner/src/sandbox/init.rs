@@ -83,6 +83,8 @@ struct Run<'a> {
     /// How often the subject parked and was let go on.
     n_parks: usize,
     surveys: Vec<(usize, Vec<Fact>)>,
+    /// What the last cut left.
+    behind_cut: Option<Survey>,
     losses: Vec<Loss>,
     notes: Vec<String>,
     /// From the first cut on.
@@ -147,6 +149,7 @@ impl<'a> Run<'a> {
             n_cuts: 0,
             n_parks: 0,
             surveys: Vec::new(),
+            behind_cut: None,
             losses: Vec::new(),
             notes: Vec::new(),
             bystander: None,
@@ -256,7 +259,7 @@ impl<'a> Run<'a> {
         let processes = self.processes(records)?;
         let earlier = Survey::take(&processes, &self.names)?;
         if self.job.engine.takes_programs_alone()
-            && let Some(fd) = earlier.ghost_of_whole_microseconds()
+            && let Some(fd) = earlier.ghost_of_whole_microseconds(self.behind_cut.as_ref())
         {
             return Err(End(Box::new(Answer::Again(format!(
                 "fd {fd}: a time of the ghost happens to be of whole microseconds"
@@ -323,6 +326,7 @@ impl<'a> Run<'a> {
         }
         let later = Survey::take(&processes, &self.names)?;
         let mut facts = later.facts(Some(&earlier));
+        self.behind_cut = Some(later);
         facts.extend(heard.into_iter().map(Fact::Bystander));
         facts.extend(survey::new_mounts(&mounts, self.subject, self.job.flavour)?);
         let losses: Vec<Loss> = losses

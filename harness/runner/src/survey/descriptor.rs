@@ -48,9 +48,11 @@ impl Times {
         changed
     }
 
-    /// Whether a time has as many nanoseconds as a clock gives it once in a thousand times.
-    pub(super) fn has_whole_microseconds(self) -> bool {
-        let whole = |(_, nanoseconds): (i64, i64)| nanoseconds != 0 && nanoseconds % 1000 == 0;
+    /// Whether a time that is none of these has as many nanoseconds as a clock gives it once in a
+    /// thousand times.
+    pub(super) fn has_whole_microseconds(self, but: &[Self]) -> bool {
+        let is_new = |time| but.iter().all(|it| it.atime != time && it.mtime != time);
+        let whole = |time: (i64, i64)| time.1 != 0 && time.1 % 1000 == 0 && is_new(time);
         whole(self.atime) || whole(self.mtime)
     }
 }
@@ -358,18 +360,28 @@ fn mark_target(target: &InfoTarget, pid: Pid, resolver: &mut Resolver) -> MarkTa
 mod tests {
     use super::Times;
 
+    fn times(atime: i64, mtime: i64) -> Times {
+        Times {
+            atime: (1, atime),
+            mtime: (1, mtime),
+        }
+    }
+
     #[test]
     fn a_time_that_a_program_has_set_is_no_chance() {
-        let whole = |atime, mtime| {
-            let times = Times {
-                atime: (1, atime),
-                mtime: (1, mtime),
-            };
-            times.has_whole_microseconds()
-        };
+        let whole = |atime, mtime| times(atime, mtime).has_whole_microseconds(&[]);
         assert!(whole(5_000, 7));
         assert!(whole(7, 999_999_000));
         assert!(!whole(5_001, 7));
         assert!(!whole(0, 0));
+    }
+
+    #[test]
+    fn a_time_that_a_cut_has_made_is_no_chance() {
+        let made = [times(5_000, 6_000), times(1, 2)];
+        let whole = |atime, mtime| times(atime, mtime).has_whole_microseconds(&made);
+        assert!(!whole(5_000, 6_000));
+        assert!(!whole(7, 5_000));
+        assert!(whole(5_000, 8_000));
     }
 }

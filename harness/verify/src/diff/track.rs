@@ -53,12 +53,41 @@ impl<'a> Track<'a> {
         {
             self.bound.insert(name, value);
         }
+        if let (Some(step), Outcome::Value(value)) = (step, control.outcome) {
+            self.descriptor(step, value);
+        }
         let Place::Step(_) = control.place else {
             return;
         };
         if step.is_none_or(|step| step.call == Call::Checkpoint) {
             self.survey(&control.facts);
         }
+    }
+
+    /// A descriptor that is made of another since the cut reads what was unread in it.
+    fn descriptor(&mut self, step: &Step, value: i64) {
+        let (Some(from), Ok(made)) = (self.reads.clone(), i32::try_from(value)) else {
+            return;
+        };
+        match step.call {
+            Call::Dup | Call::Dup2 | Call::Dup3 => {
+                let first = self.first(from);
+                let made = (step.process.clone(), made);
+                if made != first {
+                    self.shared.insert(made, first);
+                }
+            }
+            Call::Close => {
+                self.shared.remove(&from);
+            }
+            _ => {}
+        }
+    }
+
+    /// The descriptor that a group is known by.
+    fn first(&self, descriptor: GroupId) -> GroupId {
+        let first = self.shared.get(&descriptor).cloned();
+        first.unwrap_or(descriptor)
     }
 
     /// The survey at a cut.
@@ -104,8 +133,7 @@ impl<'a> Track<'a> {
             let left = match fd {
                 None => {
                     let group = self.reads.clone();
-                    let group =
-                        group.map(|group| self.shared.get(&group).cloned().unwrap_or(group));
+                    let group = group.map(|group| self.first(group));
                     // A child that was made since has what the main process has.
                     let group = group.map(|(process, fd)| {
                         let is_known = self.unread.contains_key(&(process.clone(), fd));
@@ -143,7 +171,10 @@ impl<'a> Track<'a> {
     pub(super) fn object(&self, fact: &Fact) -> String {
         let group = |fd: &Option<i32>| match (fd, &self.reads) {
             (Some(fd), _) => text::fd_of(None, *fd),
-            (None, Some((process, fd))) => text::fd_of(process.as_ref(), *fd),
+            (None, Some(read)) => {
+                let (process, fd) = self.first(read.clone());
+                text::fd_of(process.as_ref(), fd)
+            }
             (None, None) => String::new(),
         };
         match fact {
