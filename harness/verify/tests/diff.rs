@@ -563,6 +563,81 @@ fn a_file_that_was_open_is_closed_and_opened_once() {
 }
 
 #[test]
+fn other_names_of_a_file_are_heard_at_their_watches() {
+    let linked = |n_links, mut descriptor: Descriptor| {
+        descriptor.stat.as_mut().expect("a file has one").nlink = n_links;
+        descriptor
+    };
+    let path = || file(4, Object::Path(Bytes::from("dir/f")), 0o2);
+    let events = [heard("e/g", CLOSE_WRITE, ""), heard("e/g", OPEN, "")];
+    check_heard(&[linked(2, path())], &events, &["U1", "U2"]);
+    check_heard(&[linked(1, path())], &events, &["I8.1"; 2]);
+    check_heard(&[linked(1, ghost(4))], &events, &["U1", "U2"]);
+    check_heard(&[ghost(4)], &events, &["I8.1"; 2]);
+    let directory = Descriptor {
+        kind: DescriptorKind::Directory,
+        ..linked(2, path())
+    };
+    check_heard(&[directory], &events, &["I8.1"; 2]);
+    let elsewhere = [heard("e", OPEN, "g"), heard("e/g", OPEN | ISDIR, "")];
+    check_heard(&[linked(2, path())], &elsewhere, &["I8.1"; 2]);
+    // A ghost that has a name left is linked and moved, wherever that is watched.
+    let moved = [heard("e/g", MOVE_SELF, ""), heard("e/g", 0x4, "")];
+    check_heard(&[linked(1, ghost(4))], &moved, &["U3", "U6"]);
+    check_heard(&[ghost(4)], &moved, &["I8.1"; 2]);
+}
+
+#[test]
+fn who_marks_the_filesystem_hears_each_once() {
+    let heard = |mask, name: &str| {
+        Fact::Bystander(Bystander {
+            watched: None,
+            mask: Mask(mask),
+            name: Bytes::from(name),
+        })
+    };
+    let events = [
+        heard(CLOSE_WRITE, "f"),
+        heard(OPEN, "f"),
+        heard(OPEN, "f"),
+        heard(MODIFY, "f"),
+    ];
+    let open = [file(4, Object::Path(Bytes::from("dir/f")), 0o2)];
+    check_heard(&open, &events, &["U1", "U2", "I8.1", "I8.1"]);
+    check_heard(&[], &events, &["I8.1"; 4]);
+}
+
+#[test]
+fn a_file_below_a_bind_mount_is_heard_at_its_source() {
+    let check = |mount: &str, expected: &[&str]| {
+        let text = format!("# A.\nmkdir(\"e\", 0755)\n{mount}\ncheckpoint\n");
+        let scenario = scenario::parse(&text).expect("it parses").scenario;
+        let run = |heard: &[Fact]| {
+            let open = file(4, Object::Path(Bytes::from("e/f")), 0o2);
+            let mut facts = vec![Fact::Descriptor(open)];
+            facts.extend_from_slice(heard);
+            Transcript {
+                observations: vec![Observation {
+                    place: Place::Step(2),
+                    outcome: Outcome::None,
+                    facts,
+                }],
+            }
+        };
+        let events = [heard("dir", OPEN, "f"), heard("e", CLOSE_WRITE, "f")];
+        let found = diff(&scenario, &run(&[]), &run(&events));
+        let rule = |it: &Difference| {
+            let broken = it.invariant.to_string();
+            it.unavoidable.map_or(broken, |rule| rule.to_string())
+        };
+        let judged: Vec<String> = found.iter().map(rule).collect();
+        assert_eq!(judged, expected, "{mount}");
+    };
+    check(r#"mount("dir", "e", NULL, MS_BIND, NULL)"#, &["U2", "U1"]);
+    check(r#"mount("dir", "e", "tmpfs", 0, NULL)"#, &["I8.1", "U1"]);
+}
+
+#[test]
 fn a_ghost_is_named_once_under_its_own_name() {
     let events = [
         heard("dir", MOVED_TO, "a"),

@@ -2,7 +2,7 @@
 
 use fsnotify::inotify::Mask;
 use scenario::{
-    Bytes, Descriptor, DescriptorKind, Event, Fact, FanotifyEvent, Mark, MarkTarget, Object,
+    Bytes, Descriptor, DescriptorKind, Event, Fact, FanotifyEvent, Mark, MarkTarget, Name, Object,
     Observation, Outcome, Place, Scenario, Transcript,
 };
 use verify::{Difference, diff};
@@ -97,11 +97,8 @@ fn an_overflow_marker_is_laid_to_its_own_invariant_wherever_it_stands() {
     check_facts(&[], &[marker()], &["spurious I4.5"]);
 }
 
-/// A queue of one event at a cut, and another descriptor that is read after it.
-fn read_through_another(lines: &str) -> Vec<String> {
-    let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\ncheckpoint\n{lines}");
-    let scenario = scenario::parse(&text).expect("it parses").scenario;
-    let group = Fact::Descriptor(Descriptor {
+fn inotify_group() -> Fact {
+    Fact::Descriptor(Descriptor {
         process: None,
         fd: 3,
         kind: DescriptorKind::Inotify,
@@ -116,7 +113,14 @@ fn read_through_another(lines: &str) -> Vec<String> {
         group_flags: None,
         interest: Vec::new(),
         stat: None,
-    });
+    })
+}
+
+/// A queue of one event at a cut, and another descriptor that is read after it.
+fn read_through_another(lines: &str) -> Vec<String> {
+    let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\ncheckpoint\n{lines}");
+    let scenario = scenario::parse(&text).expect("it parses").scenario;
+    let group = inotify_group();
     let last = scenario.steps.len() - 1;
     let run = |read: &[Fact]| {
         let observations = (0..=last).map(|index| match index {
@@ -295,4 +299,161 @@ fn an_invariant_is_told_by_its_own_sentence() {
         number: 1,
     };
     assert_eq!(none.sentence(), None);
+}
+
+#[test]
+fn mounts_are_numbered_by_the_events_that_are_alike() {
+    const ATTACH: u32 = 0x0100_0000;
+    const DETACH: u32 = 0x0200_0000;
+    let at = |mask, number| fanotify_event(mask, &[&format!("MNT mount#{number}")]);
+    let check = |control: &[Fact], restored: &[Fact], expected: &[&str]| {
+        let one = |facts| vec![observation(0, Outcome::None, facts)];
+        let found = found(one(control), one(restored));
+        let text = |it: &Difference| {
+            let side = it.control.as_ref().or(it.restored.as_ref());
+            let number = side.and_then(|side| side.text.split_once("mount#"));
+            format!("{} {}", it.kind, number.map_or("", |(_, number)| number))
+        };
+        let told: Vec<String> = found.iter().map(text).collect();
+        assert_eq!(told, expected, "{found:#?}");
+    };
+    let control = [at(ATTACH, 1), at(OPEN, 2), at(DETACH, 2)];
+    check(&control, &[at(OPEN, 1), at(DETACH, 1)], &["lost 1}"]);
+    let restored = [at(ATTACH, 1), at(OPEN, 2), at(DETACH, 3)];
+    check(&[at(OPEN, 1)], &restored, &["spurious 2}", "spurious 3}"]);
+    // One mount of control is one of restored.
+    check(
+        &[at(OPEN, 1), at(DETACH, 1)],
+        &[at(OPEN, 1), at(DETACH, 2)],
+        &["lost 1}", "spurious 2}"],
+    );
+}
+
+#[test]
+fn a_fanotify_event_changes_in_one_field() {
+    let whole = || FanotifyEvent {
+        fd: None,
+        mask: u64::from(OPEN | 0x1),
+        process: None,
+        object: Some(Object::Path(Bytes::from("f"))),
+        records: vec!["a".to_owned()],
+    };
+    let check = |changed: FanotifyEvent, expected: &[&str]| {
+        let [control, restored] = [whole(), changed].map(Fact::FanotifyEvent);
+        check_facts(&[control], &[restored], expected);
+    };
+    let other = || Some(Object::Path(Bytes::from("g")));
+    let mask = |mask: u32| FanotifyEvent {
+        mask: u64::from(mask),
+        ..whole()
+    };
+    let apart = ["lost I6.2", "spurious I5.2"];
+    check(mask(OPEN), &["changed I6.3"]);
+    check(mask(0x2), &apart);
+    check(
+        FanotifyEvent {
+            object: other(),
+            ..whole()
+        },
+        &["changed I6.3"],
+    );
+    check(
+        FanotifyEvent {
+            process: Some(Name("p".to_owned())),
+            ..whole()
+        },
+        &["changed I6.3"],
+    );
+    check(
+        FanotifyEvent {
+            records: Vec::new(),
+            ..whole()
+        },
+        &["changed I6.3"],
+    );
+    check(
+        FanotifyEvent {
+            object: other(),
+            ..mask(OPEN)
+        },
+        &apart,
+    );
+    // That both are of directories is not what happened.
+    const DIRECTORY: u32 = 0x4000_0000;
+    let [control, restored] = [mask(OPEN | DIRECTORY), mask(0x2 | DIRECTORY)];
+    let [control, restored] = [control, restored].map(Fact::FanotifyEvent);
+    check_facts(&[control], &[restored], &apart);
+}
+
+#[test]
+fn content_that_is_read_at_once_changes() {
+    let content = |text: &str| Fact::Content(Bytes::from(text));
+    check_facts(&[content("a")], &[content("b")], &["changed I6.6"]);
+    check_facts(
+        &[content("a"), content("b")],
+        &[content("c")],
+        &["lost I6.6", "lost I6.6", "spurious I6.6"],
+    );
+}
+
+#[test]
+fn the_end_of_a_queue_is_of_the_group_that_it_is_drained_from() {
+    let group = |fd, unread| match inotify_group() {
+        Fact::Descriptor(group) => Fact::Descriptor(Descriptor {
+            fd,
+            unread: Some(unread),
+            ..group
+        }),
+        other => other,
+    };
+    let drained = |fd| match event(OPEN) {
+        Fact::Event(event) => Fact::Event(Event {
+            fd: Some(fd),
+            ..event
+        }),
+        other => other,
+    };
+    let run = |end: &[Fact]| {
+        let cut = observation(0, Outcome::None, &[group(3, 16), group(4, 0)]);
+        let end = Observation {
+            place: Place::End,
+            ..observation(0, Outcome::None, end)
+        };
+        vec![cut, end]
+    };
+    let lost = found(run(&[drained(3), drained(4)]), run(&[]));
+    assert_eq!(told(&lost), ["lost I4.1", "lost I6.2"]);
+}
+
+#[test]
+fn the_size_of_an_event_counts_the_end_of_its_name() {
+    let named = |name: &str| match event(OPEN) {
+        Fact::Event(event) => Fact::Event(Event {
+            name: Bytes::from(name),
+            ..event
+        }),
+        other => other,
+    };
+    let text = "# A.\ninotify_init1(IN_NONBLOCK)\ncheckpoint\nread(3)\n";
+    let scenario = scenario::parse(text).expect("it parses").scenario;
+    let run = |read: &[Fact]| {
+        let group = match inotify_group() {
+            Fact::Descriptor(group) => Fact::Descriptor(Descriptor {
+                unread: Some(48),
+                ..group
+            }),
+            other => other,
+        };
+        Transcript {
+            observations: vec![
+                observation(0, Outcome::Value(3), &[]),
+                observation(1, Outcome::None, &[group]),
+                observation(2, Outcome::None, read),
+            ],
+        }
+    };
+    // Sixteen bytes and a NUL are two times sixteen.
+    let read = [named("0123456789abcdef"), named("")];
+    let lost = diff(&scenario, &run(&read), &run(&[]));
+    assert_eq!(told(&lost), ["lost I4.1", "lost I6.2"]);
 }
