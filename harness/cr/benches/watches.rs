@@ -25,8 +25,8 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How many watches, in how many rounds. Odd, so that there is a median.
-const SIZES: [(usize, usize); 3] = [(1_000, 21), (10_000, 9), (100_000, 3)];
+/// How many watches, in how many rounds.
+const SIZES: [(usize, usize); 3] = [(1_000, 61), (10_000, 9), (100_000, 5)];
 
 /// What builtin may take, as a multiple of the bare calls.
 const MOST: f64 = 1.5;
@@ -51,31 +51,27 @@ fn main() -> ExitCode {
     nix::sys::prctl::set_child_subreaper(true).expect("PR_SET_CHILD_SUBREAPER");
     let criu = std::env::var_os("CRIU").filter(|criu| !criu.is_empty());
     println!(
-        "median, ms       bare: dump  restore   builtin: dump  restore   ratio   criu: dump  restore"
+        "least, ms        bare: dump  restore   builtin: dump  restore   ratio   criu: dump  restore"
     );
     let mut is_met = true;
     for (n_watches, n_rounds) in SIZES {
         let rounds = (0..n_rounds).map(|_| Round::run(n_watches, criu.as_deref()));
         let rounds: Vec<Round> = rounds.collect();
-        let median = |value: fn(&Round) -> f64| {
-            let mut values: Vec<f64> = rounds.iter().map(value).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        let ratio = median(Round::ratio);
+        // Whatever else the machine does only ever adds.
+        let least = |value: fn(&Round) -> f64| rounds.iter().map(value).fold(f64::MAX, f64::min);
+        let bare = [least(|it| it.bare.dump), least(|it| it.bare.restore)];
+        let builtin = [least(|it| it.builtin.dump), least(|it| it.builtin.restore)];
+        let ratio = builtin.iter().sum::<f64>() / bare.iter().sum::<f64>();
         is_met &= ratio <= MOST;
         print!(
             "{n_watches:>7} watches {:>11.1} {:>8.1} {:>15.1} {:>8.1} {ratio:>7.2}",
-            median(|it| it.bare.dump),
-            median(|it| it.bare.restore),
-            median(|it| it.builtin.dump),
-            median(|it| it.builtin.restore),
+            bare[0], bare[1], builtin[0], builtin[1],
         );
         match rounds[0].criu {
             Some(_) => println!(
                 " {:>12.1} {:>8.1}",
-                median(|it| it.criu.expect("in every round").dump),
-                median(|it| it.criu.expect("in every round").restore),
+                least(|it| it.criu.expect("in every round").dump),
+                least(|it| it.criu.expect("in every round").restore),
             ),
             None => println!("  no CRIU"),
         }
@@ -119,11 +115,6 @@ impl Round {
             builtin: builtin(&files),
             criu: criu.map(|criu| by_criu(&files, Path::new(criu))),
         }
-    }
-
-    fn ratio(&self) -> f64 {
-        let sum = |times: Times| times.dump + times.restore;
-        sum(self.builtin) / sum(self.bare)
     }
 }
 

@@ -16,7 +16,7 @@ use super::places::relative;
 use crate::mounts::{Mount, Mounts};
 use crate::silent::Folders;
 use crate::sys::handle;
-use crate::sys::path::{self, bare_tree, name_of};
+use crate::sys::path::{self, Links, bare_tree};
 
 /// `O_PATH` directories, by filesystem.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Anchors {
     anchors: HashMap<u32, Vec<Anchor>>,
     /// Where the working directory of this thread is.
     here: Option<Here>,
+    /// From the first handle on.
+    links: Option<Links>,
 }
 
 /// A filesystem, an anchor of it, and whether it is the quiet one.
@@ -74,20 +76,27 @@ impl Anchors {
         (sdev, ino): (u32, u64),
         handle: &FileHandle,
     ) -> Option<Vec<u8>> {
-        self.each(mounts, root, sdev, |anchor, go| {
+        let links = self.links.take().or_else(|| Links::open().ok());
+        let name_of = |file: OwnedFd| {
+            let name = links.as_ref().map(|links| links.name_of(file));
+            name.and_then(Result::ok).unwrap_or_default()
+        };
+        let found = self.each(mounts, root, sdev, |anchor, go| {
             let Some(quiet) = anchor.quiet() else {
                 go(false)?;
-                return Ok(name_of(open_here(handle)?).unwrap_or_default());
+                return Ok(name_of(open_here(handle)?));
             };
             go(true)?;
-            let name = name_of(quiet.open_handle(handle, ino)?).unwrap_or_default();
+            let name = name_of(quiet.open_handle(handle, ino)?);
             let point = anchor.point.strip_suffix(b"/").unwrap_or(&anchor.point);
             Ok(match &name[..] {
                 b"/" => anchor.point.clone(),
                 name if name.starts_with(b"/") => [point, name].concat(),
                 _ => Vec::new(),
             })
-        })
+        });
+        self.links = links;
+        found
     }
 
     /// Opens a handle with `O_PATH`.
@@ -118,7 +127,7 @@ impl Anchors {
         sdev: u32,
         body: impl Fn(&Anchor, &mut dyn FnMut(bool) -> Result<(), Errno>) -> Result<T, Errno>,
     ) -> Option<T> {
-        let Self { anchors, here } = self;
+        let Self { anchors, here, .. } = self;
         let anchors = anchors
             .entry(sdev)
             .or_insert_with(|| anchors_of(mounts, root, sdev));

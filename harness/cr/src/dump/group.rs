@@ -105,6 +105,7 @@ pub(super) fn each_watch(
     group: &Held,
 ) -> Result<Vec<Result<Watch, DumpError>>, DumpError> {
     let watches = shown_watches(image, places, group)?;
+    places.reserve(image, watches.len());
     let mut one = |watch: &fdinfo::Watch| {
         let (ino, sdev) = (watch.ino.0, watch.sdev);
         let place = places

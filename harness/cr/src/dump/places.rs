@@ -48,6 +48,8 @@ pub(super) struct Places {
     /// Something to look at an inode by, for those of which a name is gone.
     sources: HashMap<u32, OwnedFd>,
     candidates: Candidates,
+    /// The directory that was looked in last, by its path: watches come in folders.
+    folder: Option<(Vec<u8>, OwnedFd)>,
 }
 
 /// Paths that may lead somewhere, looked up when they are needed first.
@@ -90,7 +92,17 @@ impl Places {
             places: Vec::new(),
             sources: HashMap::new(),
             candidates: Candidates::Paths(paths),
+            folder: None,
         })
+    }
+
+    /// Makes room for the places of as many watches.
+    pub(super) fn reserve(&mut self, image: &mut Image, n_watches: usize) {
+        image.inodes.reserve(n_watches);
+        image.places.reserve(n_watches);
+        self.index.reserve(n_watches);
+        self.handles.reserve(n_watches);
+        self.places.reserve(n_watches);
     }
 
     /// The place of an open file, by the name that it was opened by.
@@ -205,7 +217,7 @@ impl Places {
         let seen_from = (&self.mounts, &self.root);
         let name = self.anchors.path_of(seen_from, (sdev, ino), handle);
         if let Some(name) = name
-            && let Some(found) = self.look_up(&name)
+            && let Some(found) = self.look_up_near(&name)
             && found.ino == ino
             && self.sdev(&found) == sdev
         {
@@ -330,6 +342,25 @@ impl Places {
     pub(super) fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = relative(path).ok_or(Errno::EINVAL)?;
         path::open_beneath(&self.root, &path, libc::O_PATH | libc::O_DIRECTORY, 0)
+    }
+
+    /// [`look_up`](Self::look_up), quicker if the path before was of the same directory.
+    fn look_up_near(&mut self, path: &[u8]) -> Option<Stat> {
+        let at = path.iter().rposition(|&byte| byte == b'/')?;
+        let (directory, name) = (&path[..at], &path[at + 1..]);
+        if self
+            .folder
+            .as_ref()
+            .is_none_or(|(last, _)| last != directory)
+        {
+            self.folder = None;
+            let Ok(opened) = self.open_directory(directory) else {
+                return self.look_up(path);
+            };
+            self.folder = Some((directory.to_vec(), opened));
+        }
+        let (_, folder) = self.folder.as_ref()?;
+        path::stat(folder, &path::c_path(name).ok()?).ok()
     }
 
     fn look_up(&self, path: &[u8]) -> Option<Stat> {

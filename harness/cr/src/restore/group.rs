@@ -219,9 +219,10 @@ impl Targets<'_> {
             self.folder = Some(directory.to_vec());
         }
         let mask = Mask(mask.0 | libc::IN_DONT_FOLLOW);
-        let made = watch::add_watch(group, name, mask);
+        let name = c_string(name)?;
+        let made = watch::add_watch_at(group, &name, mask);
         if made.is_ok() {
-            let stat = path::stat_path(&c_string(name)?).context("statx", "")?;
+            let stat = path::stat_path(&name).context("statx", "")?;
             let inode = &self.image.inodes[place.inode as usize];
             self.tree
                 .verify_stat(&stat, inode)

@@ -1,6 +1,7 @@
 //! Paths that go where they say: openat2(2), statx(2), and a look under a mount point.
 
 use std::ffi::{CStr, CString, OsString};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
@@ -143,6 +144,49 @@ pub fn name_of(file: impl AsFd) -> Result<Vec<u8>, Errno> {
     nix::fcntl::readlink(path.as_str()).map(OsString::into_vec)
 }
 
+/// The links of this process's descriptors in /proc, for who reads many: the way to each is long.
+#[derive(Debug)]
+pub struct Links(OwnedFd);
+
+impl Links {
+    /// # Errors
+    ///
+    /// The errno of open(2).
+    pub fn open() -> Result<Self, Errno> {
+        super::handle::open_path("/proc/self/fd".as_ref()).map(Self)
+    }
+
+    /// As [`name_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`read_link`].
+    pub fn name_of(&self, file: impl AsFd) -> Result<Vec<u8>, Errno> {
+        // Room for ten digits and a NUL.
+        let mut number = [0; 11];
+        write!(&mut number[..], "{}", file.as_fd().as_raw_fd()).expect("room enough");
+        let number = CStr::from_bytes_until_nul(&number).expect("a NUL behind the digits");
+        let mut text = [0; MAX_LINK];
+        match read_link_into(&self.0, number, &mut text)? {
+            // It may have been longer.
+            MAX_LINK => read_link(&self.0, number),
+            length => Ok(text[..length].to_vec()),
+        }
+    }
+}
+
+/// Longest text of a link in /proc: a page (`do_proc_readlink`).
+const MAX_LINK: usize = 4096;
+
+/// readlinkat(2): how many bytes of `text` were filled.
+fn read_link_into(dir: impl AsFd, path: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
+    let dir = dir.as_fd().as_raw_fd();
+    // SAFETY: `path` is a C string, and the kernel fills at most the length of `text`.
+    let returned =
+        unsafe { libc::readlinkat(dir, path.as_ptr(), text.as_mut_ptr().cast(), text.len()) };
+    Errno::result(returned).map(|length| usize::try_from(length).expect("a length"))
+}
+
 /// mknodat(2).
 ///
 /// # Errors
@@ -256,5 +300,19 @@ mod tests {
             );
         }
         open_beneath(&dir, c"new", libc::O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    }
+
+    #[test]
+    fn a_link_reads_the_same_however_it_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let links = Links::open().unwrap();
+        let long = format!("{}/", "n".repeat(255)).repeat(15);
+        for name in ["f", "a (deleted)", &long] {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            let file = open_path(&path).unwrap();
+            assert_eq!(links.name_of(&file), name_of(&file), "{name}");
+            assert!(links.name_of(&file).is_ok());
+        }
     }
 }

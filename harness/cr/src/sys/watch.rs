@@ -1,12 +1,13 @@
 //! inotify on borrowed groups: the calls of a restorer, typed.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use fsnotify::Wd;
 use fsnotify::inotify::Mask;
 use nix::errno::Errno;
 
+use super::path::c_path;
 use super::raw;
 
 /// inotify_init1(2). The descriptor is close-on-exec and does not block.
@@ -28,8 +29,16 @@ pub fn init() -> Result<OwnedFd, Errno> {
 ///
 /// The errno of the call; `EINVAL` for a path with a NUL in it.
 pub fn add_watch(group: BorrowedFd<'_>, path: &[u8], mask: Mask) -> Result<Wd, Errno> {
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let number = raw::inotify_add_watch(group.as_raw_fd(), &path, mask.0)?;
+    add_watch_at(group, &c_path(path)?, mask)
+}
+
+/// inotify_add_watch(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn add_watch_at(group: BorrowedFd<'_>, path: &CStr, mask: Mask) -> Result<Wd, Errno> {
+    let number = raw::inotify_add_watch(group.as_raw_fd(), path, mask.0)?;
     let number = i32::try_from(number).expect("the call returns an int");
     Ok(Wd::new(number).expect("idr_alloc_cyclic starts at 1"))
 }
