@@ -3,7 +3,8 @@
 //! too; what that leaves, the next restore clears.
 //!
 //! By default at every seventeenth of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
-//! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=all` at those too.
+//! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=fill` at one in many of those too,
+//! and with `NOTIFREEZE_CRASH=all` at all, which takes hours: each time, all are made up to the next.
 //! `NOTIFREEZE_CRASH_FIRST` is the call to begin with.
 
 #[path = "../queue/equal.rs"]
@@ -315,11 +316,16 @@ fn options(directory: &Path) -> DumpOptions {
     }
 }
 
-/// More calls than who recovers makes, but for those that fill a queue.
+/// More calls than who recovers makes, but for those that fill a queue; and with them.
 const MOST_RECOVERING: usize = 400;
+const MOST_RECOVERING_WITH_FILL: usize = 10_000;
 
 /// Of how many calls one is killed at where nobody asks for all.
 const SAMPLE: usize = 17;
+
+/// The same where those that fill a queue are among them: nine thousand calls then, at a quarter of a
+/// second for each kill.
+const SAMPLE_OF_FILL: usize = 31;
 
 /// Which calls to kill at.
 #[derive(Clone, Copy)]
@@ -331,13 +337,25 @@ struct Calls {
 }
 
 impl Calls {
+    fn most_recovering(self) -> usize {
+        if self.with_fill {
+            MOST_RECOVERING_WITH_FILL
+        } else {
+            MOST_RECOVERING
+        }
+    }
+
     fn wanted() -> Self {
         let wanted = std::env::var("NOTIFREEZE_CRASH").unwrap_or_default();
         let first = std::env::var("NOTIFREEZE_CRASH_FIRST").ok();
         Self {
             first: first.and_then(|first| first.parse().ok()).unwrap_or(0),
-            step: if wanted.is_empty() { SAMPLE } else { 1 },
-            with_fill: wanted == "all",
+            step: match &*wanted {
+                "" => SAMPLE,
+                "fill" => SAMPLE_OF_FILL,
+                _ => 1,
+            },
+            with_fill: matches!(&*wanted, "fill" | "all"),
         }
     }
 }
@@ -347,7 +365,7 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
     // All subjects do the same; this one is read to know what the others have.
     let expected = Subject::start()?.read()?;
     let drained = match mode {
-        "recover" => Some(behind_the_drain(calls)?),
+        "recover" => Some(behind_the_drain()?),
         _ => None,
     };
     let mut n_killed = 0;
@@ -367,7 +385,7 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
         match ended {
             Ended::Killed { .. } => n_killed += 1,
             // Which calls there are to recover with depends on where the dumper was killed.
-            Ended::Exited(_) if mode == "recover" && n < MOST_RECOVERING => {}
+            Ended::Exited(_) if mode == "recover" && n < calls.most_recovering() => {}
             Ended::Exited(_) => break,
         }
     }
@@ -382,9 +400,14 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
 
 /// Between which calls a dumper has a journal of what it drained. How many it makes before depends on
 /// who runs it.
-fn behind_the_drain(calls: Calls) -> Result<Range<usize>, Failed> {
+fn behind_the_drain() -> Result<Range<usize>, Failed> {
+    let calls = Calls {
+        first: 0,
+        step: SAMPLE,
+        with_fill: false,
+    };
     let mut found: Option<Range<usize>> = None;
-    for n in (0..).step_by(SAMPLE) {
+    for n in (calls.first..).step_by(calls.step) {
         let subject = Subject::start()?;
         let ended = kill_at(n, &subject, ("runs-on", calls, None))?;
         let recovered = cr::recover(
@@ -412,15 +435,16 @@ fn kill_at(
     let this = std::env::current_exe()?;
     let pid = subject.pid().to_string();
     let directory = subject.directory().to_str().unwrap().to_owned();
-    let dumper = |mode, n| {
+    let dumper = |mode, n, with_fill| {
         let arguments = [DUMPER, &pid, &directory, mode];
-        Traced::start(&this, &arguments, calls.with_fill)?.run_to(n)
+        Traced::start(&this, &arguments, with_fill)?.run_to(n)
     };
     let Some(drained) = drained else {
-        return dumper(mode, n);
+        return dumper(mode, n, calls.with_fill);
     };
     // Another dumper each time, killed somewhere behind its drain; the same ones in each run.
-    let ended = dumper("runs-on", drained.start + n * 37 % drained.len())?;
+    let n_first = drained.start + n * 37 % drained.len();
+    let ended = dumper("runs-on", n_first, false)?;
     if let Ended::Exited(_) = ended {
         return Err("the first dumper was to be killed".into());
     }
