@@ -229,3 +229,60 @@ fn only_what_became_of_an_unread_event_stands_for_a_later_one() {
         &["changed I6.3 fd 3", "lost I6.2 fd 3"],
     );
 }
+
+#[test]
+fn an_event_comes_early_whatever_its_cookie_and_whoever_drains_it() {
+    let none = Vec::new;
+    let moved = |fd, cookie| match watch_event(0x40) {
+        Fact::Event(event) => Fact::Event(Event {
+            fd,
+            cookie,
+            name: Bytes::from("b"),
+            ..event
+        }),
+        other => other,
+    };
+    let created = |fd| match event(CREATE, "b") {
+        Fact::FanotifyEvent(event) => Fact::FanotifyEvent(FanotifyEvent { fd, ..event }),
+        other => other,
+    };
+    let check = |unread: Fact, early: Fact, drained: Fact, expected: &[&str]| {
+        let mut control = transcript(1, [none(), vec![unread], none(), none(), none()]);
+        control.observations.push(Observation {
+            place: Place::End,
+            outcome: Outcome::None,
+            facts: vec![drained],
+        });
+        let restored = transcript(0, [none(), vec![early], none(), none(), none()]);
+        self::check(&control, &restored, expected);
+    };
+    check(
+        watch_event(0x2),
+        moved(None, 5),
+        moved(Some(3), 1),
+        &[
+            "lost I4.1 fd 3, wd 1",
+            "spurious I4.3 fd 3, wd 1",
+            "lost I4.3 fd 3, wd 1",
+        ],
+    );
+    check(
+        event(MODIFY, "a"),
+        created(None),
+        created(Some(3)),
+        &["lost I4.1 fd 3", "spurious I4.3 fd 3", "lost I4.3 fd 3"],
+    );
+}
+
+#[test]
+fn a_read_that_finds_nothing_is_not_heard_by_fanotify() {
+    let none = Vec::new;
+    let content = || vec![Fact::Content(Bytes::from("1234"))];
+    let restored = transcript(0, [none(), none(), none(), none(), none()]);
+    for (mask, object) in [(0x1, "fd 3, fd 4"), (MODIFY, "fd 3")] {
+        let heard = vec![event(mask, "a")];
+        let control = transcript(0, [none(), none(), none(), content(), heard]);
+        let lost = format!("lost I6.2 {object}");
+        check(&control, &restored, &["lost I6.6 fd 4", &lost]);
+    }
+}
