@@ -1,0 +1,92 @@
+//! `notifreeze dump --only-fsnotify` of a process, and `notifreeze restore -- COMMAND`: the command has
+//! the groups at their numbers, with their watches and what was unread.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+const NOTIFREEZE: &str = env!("CARGO_BIN_EXE_notifreeze");
+
+const PLAN: &str = "\
+# A group with unread events.
+mkdir(\"dir\", 0755)
+open(\"dir/a\", O_RDWR|O_CREAT, 0644) = a
+inotify_init1(IN_NONBLOCK) = n
+inotify_add_watch(n, \"dir\", IN_CREATE|IN_DELETE) = 1
+inotify_add_watch(n, \"dir/a\", IN_MODIFY) = 2
+open(\"dir/b\", O_RDWR|O_CREAT, 0644)
+write(a, \"x\")
+checkpoint
+";
+
+/// What a shell sees of a group: its watches, and the bytes that are read from it.
+const LOOK: &str =
+    "grep ^inotify /proc/$$/fdinfo/4; dd bs=4096 count=1 <&4 2>/dev/null | od -An -tx1";
+
+#[test]
+fn a_command_starts_with_the_groups_of_a_process() {
+    if !nix::unistd::geteuid().is_root() {
+        let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");
+        assert!(!strict, "needs root: a queue is rebuilt on a mount");
+        eprintln!("skip: needs root: a queue is rebuilt on a mount");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("w")).expect("a folder");
+    std::fs::write(path("plan"), PLAN).expect("a plan");
+    std::fs::write(path("log"), "").expect("a log");
+    let mut subject = Command::new(NOTIFREEZE)
+        .arg("subject")
+        .args([path("plan"), path("log")])
+        .current_dir(path("w"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the subject");
+    let pid = Pid::from_raw(i32::try_from(subject.id()).expect("a pid"));
+    let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
+    assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/4")).expect("fdinfo");
+    let images = path("images");
+    let images = images.to_str().expect("a path of letters");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(NOTIFREEZE)
+            .args(arguments)
+            .output()
+            .expect("notifreeze");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (dir, file) = (path("w/dir"), path("w/dir/a"));
+    let text = |path: &Path| path.to_str().expect("a path of letters").to_owned();
+    let pid = pid.to_string();
+    let mut dump = vec!["dump", &pid, "--only-fsnotify", "--images", images];
+    let (dir, file) = (text(&dir), text(&file));
+    dump.extend(["--path", &dir, "--path", &file]);
+    run(&dump);
+    let _ = subject.kill();
+    subject.wait().expect("its end");
+    let seen = run(&["restore", "--images", images, "--", "sh", "-c", LOOK]);
+    let watches = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with("inotify "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(watches(&seen), watches(&info));
+    let bytes: Vec<u8> = seen
+        .lines()
+        .filter(|line| !line.starts_with("inotify "))
+        .flat_map(str::split_whitespace)
+        .map(|byte| u8::from_str_radix(byte, 16).expect("a byte"))
+        .collect();
+    let (created, modified) = (nix::libc::IN_CREATE, nix::libc::IN_MODIFY);
+    let events = fsnotify::event::inotify::Events::new(&bytes).map(|event| {
+        let event = event.expect("an event");
+        (event.wd.map(fsnotify::Wd::number), event.mask.0, event.name)
+    });
+    let expected: [(Option<i32>, u32, &[u8]); 2] =
+        [(Some(1), created, b"b"), (Some(2), modified, b"")];
+    assert_eq!(events.collect::<Vec<_>>(), expected);
+}
