@@ -125,6 +125,12 @@ pub fn run(
     report
 }
 
+/// In how many places a scenario is to be cut, one after another: as many runs.
+#[must_use]
+pub fn n_places(case: &Case, cuts: &Cuts) -> usize {
+    cut(case, cuts).len()
+}
+
 /// How much a verdict weighs against one of another place.
 fn rank(verdict: &Verdict) -> u8 {
     match verdict {

@@ -134,7 +134,9 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             show(case, report, args.filesystem, &cuts);
         }
     }
-    anstream::println!("{}", summary(&reports, &engine, wall));
+    let n_places = cases.iter().map(|case| cuts::n_places(case, &cuts)).sum();
+    let places = (cuts.at != CutAt::Written).then_some(n_places);
+    anstream::println!("{}", summary(&reports, places, &engine, wall));
     let mut results = Results::of(cases.iter().zip(&reports), wall);
     for case in &mut results.cases {
         case.repeat += &more_options(args.filesystem, &cuts);
@@ -274,7 +276,13 @@ fn more_options(filesystem: Option<Filesystem>, cuts: &Cuts) -> String {
     filesystem + &cuts.options()
 }
 
-fn summary(reports: &[Report], engine: &EngineSpec, wall: Duration) -> String {
+/// The last line; `places` is in how many places the scenarios were cut, where they say otherwise.
+fn summary(
+    reports: &[Report],
+    places: Option<usize>,
+    engine: &EngineSpec,
+    wall: Duration,
+) -> String {
     let count = |word: &str| {
         reports
             .iter()
@@ -286,8 +294,9 @@ fn summary(reports: &[Report], engine: &EngineSpec, wall: Duration) -> String {
         .map(|word| format!("{} {word}", count(word)))
         .collect();
     format!(
-        "{} under {engine}: {} in {:.2} s",
+        "{}{} under {engine}: {} in {:.2} s",
         super::scenarios(reports.len()),
+        places.map_or(String::new(), |n| format!(" cut in {n} places")),
         counts.join(", "),
         wall.as_secs_f64()
     )
