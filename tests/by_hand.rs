@@ -2,7 +2,7 @@
 //! the groups at their numbers, with their watches and what was unread.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -25,6 +25,16 @@ checkpoint
 const LOOK: &str =
     "grep ^inotify /proc/$$/fdinfo/4; dd bs=4096 count=1 <&4 2>/dev/null | od -An -tx1";
 
+/// Ends with the test, whatever that comes to.
+struct Subject(Child);
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_command_starts_with_the_groups_of_a_process() {
     if !nix::unistd::geteuid().is_root() {
@@ -38,22 +48,24 @@ fn a_command_starts_with_the_groups_of_a_process() {
     std::fs::create_dir(path("w")).expect("a folder");
     std::fs::write(path("plan"), PLAN).expect("a plan");
     std::fs::write(path("log"), "").expect("a log");
-    let mut subject = Command::new(NOTIFREEZE)
+    let subject = Command::new(NOTIFREEZE)
         .arg("subject")
         .args([path("plan"), path("log")])
         .current_dir(path("w"))
         .stdin(Stdio::null())
         .spawn()
         .expect("the subject");
-    let pid = Pid::from_raw(i32::try_from(subject.id()).expect("a pid"));
+    let mut subject = Subject(subject);
+    let pid = Pid::from_raw(i32::try_from(subject.0.id()).expect("a pid"));
     let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
     assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/4")).expect("fdinfo");
-    let images = path("images");
-    let images = images.to_str().expect("a path of letters");
+    // Counted from where the command is started, wherever a dump goes to.
+    let images = "images";
     let run = |arguments: &[&str]| {
         let output = Command::new(NOTIFREEZE)
             .args(arguments)
+            .current_dir(folder.path())
             .output()
             .expect("notifreeze");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -67,8 +79,7 @@ fn a_command_starts_with_the_groups_of_a_process() {
     let (dir, file) = (text(&dir), text(&file));
     dump.extend(["--path", &dir, "--path", &file]);
     run(&dump);
-    let _ = subject.kill();
-    subject.wait().expect("its end");
+    subject.0.wait().expect("its end");
     let seen = run(&["restore", "--images", images, "--", "sh", "-c", LOOK]);
     let watches = |text: &str| {
         let lines = text.lines().filter(|line| line.starts_with("inotify "));

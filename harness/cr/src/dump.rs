@@ -37,6 +37,7 @@ use crate::Loss;
 use crate::image::{Image, LossRecord, Writer};
 use crate::sys::descriptor::raise_file_limit;
 use crate::sys::handle::with_own_directory;
+use crate::sys::path;
 
 /// Most bytes of content of one ghost by default; larger ones are refused by name. Holes do not
 /// count. It is about space in the image: what goes to a file is copied piece by piece.
@@ -134,6 +135,7 @@ pub fn dump_to_file(
     image_path: &Path,
     (options, afterwards): (&DumpOptions, Afterwards),
 ) -> Result<(Image, Vec<Loss>), DumpError> {
+    let image_path = &path::absolute(image_path);
     recover(image_path, options)?;
     in_own_directory(|| {
         let failed = |error: &std::io::Error| {
@@ -146,7 +148,7 @@ pub fn dump_to_file(
             queues::refuse_for_good(&dump.image, &dump.held)?;
         }
         dump.link_ghosts(options)?;
-        dump.take_queues(options.queue, Some(&image_path.to_owned()))?;
+        dump.take_queues(options.queue, Some(image_path))?;
         if let Err(error) = dump.write() {
             dump.put_back()?;
             return Err(failed(&error));

@@ -177,6 +177,7 @@ fn make(
 ///
 /// That it is no image, or as [`restore`].
 pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    let path = &path::absolute(path);
     let (image, content) = Image::open(path).map_err(RestoreError::read)?;
     let spoiled = |error| RestoreError::read(ReadError::Io(error)).at("content of ghosts");
     content.verify(&image).map_err(spoiled)?;

@@ -21,6 +21,7 @@ use super::{DumpOptions, tree};
 use crate::image::{Image, Owner, Watch};
 use crate::queue::{self, Journal, LiveWatch};
 use crate::sys::handle::with_own_directory;
+use crate::sys::path;
 use crate::sys::{descriptor, inspect};
 
 /// A journal that was found, and what became of it.
@@ -84,6 +85,7 @@ pub(crate) fn began(pid: Pid) -> io::Result<u64> {
 ///
 /// The first thing that failed. Its journal is kept.
 pub fn recover(image: &Path, options: &DumpOptions) -> Result<Vec<Recovered>, DumpError> {
+    let image = &path::absolute(image);
     let directory = match image.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

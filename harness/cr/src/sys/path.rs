@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use fsnotify::Sdev;
 use nix::errno::Errno;
@@ -52,6 +53,12 @@ pub fn bare_tree(dir: impl AsFd, path: &CStr) -> Result<OwnedFd, Errno> {
         )
     };
     owned(fd)
+}
+
+/// A path that leads to the same file from any working directory. Where there is none to count from, the
+/// path as it is, and whoever opens it says what is wrong.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 pub(crate) fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
