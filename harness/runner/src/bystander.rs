@@ -7,12 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cr::sys::watch;
+use cr::sys::{handle, watch};
 use fsnotify::Wd;
 use fsnotify::event::inotify::Events;
 use fsnotify::inotify::Mask;
-use nix::fcntl::{self, OFlag};
-use nix::sys::{stat::Mode, statfs};
+use nix::sys::statfs;
 use scenario::{Bystander as Heard, Bytes, Object};
 
 use crate::survey::{Names, Survey};
@@ -158,6 +157,5 @@ impl Bystander {
 /// some process drops the caches, the next open makes another one, with times of its own and no watch.
 fn pin(path: &Path) -> Option<OwnedFd> {
     let procfs = statfs::statfs(path).ok()?.filesystem_type() == statfs::PROC_SUPER_MAGIC;
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    procfs.then(|| fcntl::open(path, flags, Mode::empty()).ok())?
+    procfs.then(|| handle::open_path(path).ok())?
 }
