@@ -41,9 +41,9 @@ const OVERLAY: &str = "mkdir $dir/lower $dir/scratch && mount -t tmpfs none $dir
      none $work";
 
 /// A filesystem that is busy once the process is stopped: a remount waits to write to another one, on
-/// which it lies and which is frozen. As long as it waits, fdinfo shows no handle: CRIU's parse_fdinfo gives up on such a
-/// line; a fix reads again after a moment, and then names the watch. No scenario can have it: what waits
-/// so cannot be killed. Here the freeze ends with the script.
+/// which it lies and which is frozen. As long as it waits, fdinfo shows no handle: CRIU's parse_fdinfo
+/// gives up on such a line; a fix reads again after a moment, and then names the watch. No scenario can
+/// have it: what waits so cannot be killed. Here the freeze ends with the script.
 const BUSY: &str = "
     disk() { truncate -s $1 $2 && mkfs.ext4 -q $2 && mount -o loop $2 $3; }
     stopped() {
@@ -56,6 +56,16 @@ const BUSY: &str = "
     }
     mkdir $dir/below && mount -t tmpfs none $dir/below && mkdir $dir/below/frozen && \
     disk 64M $dir/below/image $dir/below/frozen && disk 16M $dir/below/frozen/image $work
+";
+
+/// A plan that lets the filesystem become read-only: nothing of it is open.
+const HOLDS_NOTHING: &str = "
+open(\"f\", O_RDONLY|O_CREAT, 0644) = f
+close(f)
+inotify_init1(IN_NONBLOCK) = n
+inotify_add_watch(n, \"f\", IN_DELETE_SELF) = 1
+checkpoint
+read(n)
 ";
 
 /// What `BEGIN` ends with where it cannot have the filesystem.
@@ -415,14 +425,7 @@ unlink(\"f\")
 checkpoint
 close(f)
 ");
-    criu_refuses_while_a_superblock_is_busy BUSY ["dump-fails"], Plan("
-open(\"f\", O_RDONLY|O_CREAT, 0644) = f
-close(f)
-inotify_init1(IN_NONBLOCK) = n
-inotify_add_watch(n, \"f\", IN_DELETE_SELF) = 1
-checkpoint
-read(n)
-");
+    criu_refuses_while_a_superblock_is_busy BUSY ["dump-fails"], Plan(HOLDS_NOTHING);
     criu_cannot_restore_signals TMPFS ["restore-fails"], Plan("
 inotify_init1(IN_NONBLOCK) = n
 inotify_add_watch(n, \".\", IN_CREATE) = 1
@@ -463,14 +466,7 @@ checkpoint
 }
 
 cases! { check_builtin:
-    builtin_refuses_while_a_superblock_is_busy BUSY ["dump-fails"], Plan("
-open(\"f\", O_RDONLY|O_CREAT, 0644) = f
-close(f)
-inotify_init1(IN_NONBLOCK) = n
-inotify_add_watch(n, \"f\", IN_DELETE_SELF) = 1
-checkpoint
-read(n)
-");
+    builtin_refuses_while_a_superblock_is_busy BUSY ["dump-fails"], Plan(HOLDS_NOTHING);
     builtin_keeps_events_flags_and_ghosts DISK [], Plan("
 open(\"f\", O_RDWR|O_CREAT, 0644) = f
 inotify_init1(IN_NONBLOCK) = n
