@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use cr::sys::{descriptor, inspect, raw, watch};
-use cr::{DumpOptions, RestoreOptions};
+use cr::DumpOptions;
+use cr::sys::{descriptor, raw, watch};
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+mod heir;
 #[path = "queue/user.rs"]
 mod user;
 
@@ -69,7 +70,10 @@ fn main() -> ExitCode {
     match words[..] {
         [WORLD, kind, tree] => return world(kind, Path::new(tree)),
         [SUBJECT, kind, tree] => return subject(kind, Path::new(tree)),
-        [HEIR, image, said] => return heir(Path::new(image), Path::new(said)),
+        [HEIR, image, said] => {
+            let paths = (Path::new(image), Path::new(said));
+            return heir::restore(paths, GROUP, |group| state(group, group));
+        }
         _ => {}
     }
     let permitted = user::settle();
@@ -341,20 +345,6 @@ fn inspect_mount(fd: i32) -> String {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
     let line = info.lines().find(|line| line.starts_with("mnt_id:"));
     line.unwrap_or_default().to_owned()
-}
-
-/// Restores, and says what there is, or why there is not.
-fn heir(image: &Path, said: &Path) -> ExitCode {
-    let text = match cr::restore_file(image, &RestoreOptions::default()) {
-        Ok(_) => {
-            let this = inspect::pidfd_open(Pid::this()).unwrap();
-            let group = inspect::pidfd_getfd(this, GROUP).unwrap();
-            state(&group, &group)
-        }
-        Err(error) => error.to_string(),
-    };
-    fs::write(said, text).unwrap();
-    ExitCode::SUCCESS
 }
 
 fn same<T: std::fmt::Debug + PartialEq>(expected: &T, found: &T) -> Result<(), Failed> {

@@ -10,14 +10,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use cr::sys::{descriptor, inspect, raw, watch};
-use cr::{DumpOptions, RestoreOptions};
+use cr::DumpOptions;
+use cr::sys::{descriptor, raw, watch};
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+mod heir;
 #[path = "queue/user.rs"]
 mod user;
 
@@ -61,7 +62,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [SUBJECT, tree] => return subject(Path::new(tree)),
-        [HEIR, image, said] => return heir(Path::new(image), Path::new(said)),
+        [HEIR, image, said] => {
+            let paths = (Path::new(image), Path::new(said));
+            return heir::restore(paths, GROUP, |group| state(group, group));
+        }
         _ => {}
     }
     let permitted = user::settle();
@@ -224,20 +228,6 @@ fn state(read: &OwnedFd, group: &OwnedFd) -> String {
     let events = cr::queue::drain(read.as_fd()).unwrap();
     writeln!(text, "{} {events:?}", events.len()).unwrap();
     text
-}
-
-/// Restores, and says what there is, or why there is not.
-fn heir(image: &Path, said: &Path) -> ExitCode {
-    let text = match cr::restore_file(image, &RestoreOptions::default()) {
-        Ok(_) => {
-            let this = inspect::pidfd_open(Pid::this()).unwrap();
-            let group = inspect::pidfd_getfd(this, GROUP).unwrap();
-            state(&group, &group)
-        }
-        Err(error) => error.to_string(),
-    };
-    fs::write(said, text).unwrap();
-    ExitCode::SUCCESS
 }
 
 /// Every path, and what is there.
