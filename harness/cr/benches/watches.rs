@@ -201,7 +201,7 @@ fn bare_dump(pid: Pid) -> Vec<(Wd, Mask, Vec<u8>)> {
     };
     let each = watches.iter().map(|it| {
         let found = it.handle.as_ref().expect("a handle");
-        let file = handle::open_here(found, 0).expect("open_by_handle_at");
+        let file = handle::open_here(found).expect("open_by_handle_at");
         let name = path::name_of(&file).expect("readlink");
         (it.wd, Mask(it.mask.0), name)
     });

@@ -84,16 +84,11 @@ impl Anchors {
         let found = self.each(mounts, root, sdev, |anchor, go| {
             let Some(quiet) = anchor.quiet() else {
                 go(false)?;
-                return Ok(name_of(open_here(handle)?));
+                return Ok(name_of(handle::open_here(handle)?));
             };
             go(true)?;
             let name = name_of(quiet.open_handle(handle, ino)?);
-            let point = anchor.point.strip_suffix(b"/").unwrap_or(&anchor.point);
-            Ok(match &name[..] {
-                b"/" => anchor.point.clone(),
-                name if name.starts_with(b"/") => [point, name].concat(),
-                _ => Vec::new(),
-            })
+            Ok(Folders::name_at(&anchor.point, name))
         });
         self.links = links;
         found
@@ -112,10 +107,10 @@ impl Anchors {
                 // The name is known again as long as this is open.
                 let _found = quiet.open_handle(handle, ino)?;
                 go(false)?;
-                return open_here(handle);
+                return handle::open_here(handle);
             }
             go(false)?;
-            open_here(handle)
+            handle::open_here(handle)
         })
     }
 
@@ -160,11 +155,4 @@ pub(super) fn open_root(root: &OwnedFd, mount: &Mount) -> Option<OwnedFd> {
     let file = path::open_beneath(root, &relative(&mount.path)?, libc::O_PATH, 0).ok()?;
     let stat = path::stat(&file, c"").ok()?;
     (stat.mount == u64::from(mount.id)).then_some(file)
-}
-
-fn open_here(handle: &FileHandle) -> Result<OwnedFd, Errno> {
-    match handle::open_here(handle, 0) {
-        Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
-        opened => opened,
-    }
 }

@@ -243,13 +243,7 @@ impl Anchor {
             }
             None => {
                 nix::unistd::chdir(&self.path)?;
-                match handle::open_here(file, 0) {
-                    // Whoever may open no file may still open a directory.
-                    Err(Errno::EPERM) => {
-                        handle::open_here(file, libc::O_DIRECTORY).map_err(|_| Errno::EPERM)
-                    }
-                    opened => opened,
-                }
+                handle::open_here(file)
             }
         })??;
         let name = path::name_of(&opened).map_err(|_| Errno::EIO)?;
@@ -258,15 +252,9 @@ impl Anchor {
             // No name of it is in memory.
             return Err(Errno::ENOENT);
         }
-        if self.folders.is_none() || !name.starts_with(b"/") {
-            return Ok(name);
-        }
-        // What has no root above it is named from the mounted directory on.
-        let above = self.path.as_os_str().as_bytes();
-        let above = above.strip_suffix(b"/").unwrap_or(above);
-        Ok(match &name[..] {
-            b"/" => self.path.as_os_str().as_bytes().to_vec(),
-            name => [above, name].concat(),
+        Ok(match self.folders {
+            Some(_) => Folders::name_at(self.path.as_os_str().as_bytes(), name),
+            None => name,
         })
     }
 }

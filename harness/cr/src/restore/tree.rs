@@ -200,7 +200,7 @@ impl Tree {
 /// sets it last.
 fn open_handle(mount: &OwnedFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
     nix::unistd::fchdir(mount)?;
-    handle::open_here(handle, 0).or_else(|_| handle::open_here(handle, libc::O_DIRECTORY))
+    handle::open_here(handle)
 }
 
 fn file_handle(inode: &Inode) -> Option<FileHandle> {

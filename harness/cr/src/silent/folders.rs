@@ -94,10 +94,7 @@ impl Folders {
         // What hangs together but not with the root is forgotten once nobody holds it.
         let mut held = Vec::new();
         for _ in 0..MOST_DEPTH {
-            let opened = match handle::open_here(handle, 0) {
-                Err(Errno::EPERM) => handle::open_here(handle, libc::O_DIRECTORY),
-                opened => opened,
-            };
+            let opened = handle::open_here(handle);
             let Some(folder) = self.take_denied() else {
                 return opened;
             };
@@ -106,6 +103,17 @@ impl Folders {
             child = above;
         }
         Err(Errno::ESTALE)
+    }
+
+    /// What a file that was opened here is named where the mount is at `point`: the clone is mounted
+    /// nowhere, so the kernel names what is in it from its root on.
+    #[must_use]
+    pub fn name_at(point: &[u8], name: Vec<u8>) -> Vec<u8> {
+        match &name[..] {
+            b"/" => point.to_vec(),
+            [b'/', ..] => [point.strip_suffix(b"/").unwrap_or(point), &name].concat(),
+            _ => name,
+        }
     }
 
     fn take_denied(&self) -> Option<OwnedFd> {

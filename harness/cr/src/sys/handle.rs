@@ -91,20 +91,27 @@ pub fn open(mount: impl AsFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
     match open_with(mount.as_raw_fd(), handle, libc::O_PATH) {
         Err(Errno::EBADF) => with_own_directory(|| {
             nix::unistd::fchdir(mount)?;
-            open_here(handle, 0)
+            open_with(libc::AT_FDCWD, handle, libc::O_PATH)
         })?,
         opened => opened,
     }
 }
 
-/// open_by_handle_at(2) with `O_PATH` and `flags`, on the filesystem of the working directory.
-/// With `O_DIRECTORY` a user namespace that owns the mount may do it too.
+/// open_by_handle_at(2) with `O_PATH`, on the filesystem of the working directory. Whoever may open
+/// no file may still open a directory, where the mount is of its own user namespace
+/// (`may_decode_fh`).
 ///
 /// # Errors
 ///
-/// As [`open`].
-pub fn open_here(handle: &FileHandle, flags: i32) -> Result<OwnedFd, Errno> {
-    open_with(libc::AT_FDCWD, handle, libc::O_PATH | flags)
+/// As [`open`]; `EPERM` only for what was not to be opened as a directory either.
+pub fn open_here(handle: &FileHandle) -> Result<OwnedFd, Errno> {
+    match open_with(libc::AT_FDCWD, handle, libc::O_PATH) {
+        Err(Errno::EPERM) => {
+            let directory = libc::O_PATH | libc::O_DIRECTORY;
+            open_with(libc::AT_FDCWD, handle, directory).map_err(|_| Errno::EPERM)
+        }
+        opened => opened,
+    }
 }
 
 /// Runs `body` in a thread with a working directory of its own (unshare(2), `CLONE_FS`), which it

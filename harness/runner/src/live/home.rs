@@ -160,11 +160,7 @@ impl Inside<'_> {
             if fchdir(&root).is_err() {
                 continue;
             }
-            let file = match handle::open_here(handle, 0) {
-                Err(Errno::EPERM) => handle::open_here(handle, nix::libc::O_DIRECTORY),
-                file => file,
-            };
-            match file {
+            match handle::open_here(handle) {
                 Ok(file) => opened.push(file),
                 Err(errno) => last = errno,
             }
