@@ -196,6 +196,7 @@ fn results() -> Results {
                 control: differs.then_some(control),
                 restored: differs.then_some(restored),
                 losses: vec![Loss {
+                    kind: Some("queue-dropped".to_owned()),
                     invariant: 4,
                     object: "queue of fd 5: 4 events".to_owned(),
                     reason: "not carried over".to_owned(),

@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 
 use content::Store;
 pub use error::{DumpError, DumpErrorKind};
-pub use foresee::{Foreseen, foresee};
+pub use foresee::{Doubt, Foreseen, foresee};
 pub use journal::{Outcome, Recovered, recover};
 pub use park::{park, release};
 

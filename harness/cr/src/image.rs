@@ -431,6 +431,10 @@ pub struct LossRecord {
     pub object: String,
     #[prost(string, tag = "3")]
     pub reason: String,
+    /// Number of a [`LossKind`](crate::LossKind); 0 in an image of a version that had none.
+    #[prost(uint32, tag = "4")]
+    #[serde(serialize_with = "show::loss_kind")]
+    pub kind: u32,
 }
 
 impl Image {

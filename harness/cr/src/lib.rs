@@ -16,7 +16,7 @@ pub use dump::{
     recover,
 };
 pub use image::Image;
-pub use loss::Loss;
+pub use loss::{Loss, LossKind};
 pub use restore::{
     Defect, Others, RestoreError, RestoreErrorKind, RestoreOptions, Restored, clear_leftovers,
     restore, restore_file,

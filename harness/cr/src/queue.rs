@@ -35,29 +35,10 @@ pub use self::leave_running::{LiveWatch, PutBackError, Taken, Window, put_back, 
 use self::plan::Plan;
 use self::scratch::Scratch;
 use crate::sys::watch;
+use crate::{Loss, LossKind};
 
 /// How many unread events a group made now may hold.
 const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
-
-/// What a rebuilt queue lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// The two events of one rename, by their places in the queue, no longer have a common cookie.
-    RenameParted { from: usize, to: usize },
-    /// The queue was full to the last event and had not overflowed; it gets an overflow event.
-    ///
-    /// Exact would be a group whose limit is higher, but the sysctl that sets it is one for the
-    /// whole machine: others would make groups with the wrong limit meanwhile, two restorers would
-    /// put back each other's value, and a kill would leave it raised. The marker tells a reader
-    /// that something may be missing, where nothing is.
-    OverflowAdded,
-    /// The queue begins with the second half of a rename, whose first half may have been read
-    /// already: its cookie will have another value, and the reader cannot pair the two.
-    ///
-    /// Cookies come from one counter of the whole machine, which goes up only. In another boot it may
-    /// be brought to where it was ([`rebuild_with_cookies`]).
-    CookieChanged { index: usize },
-}
 
 /// Reads all unread events of a group: the bytes as read(2) returns them.
 ///
@@ -88,23 +69,48 @@ pub fn limit() -> Result<usize, RebuildError> {
     })
 }
 
-/// What a queue will lack once it is rebuilt in a group with this limit.
+/// What the queue of a group, called `name` in the losses, will lack once it is rebuilt in a group
+/// with this limit.
+///
+/// - The two events of one rename, with another between them, no longer have a common cookie.
+/// - A queue that was full to the last event and had not overflowed gets an overflow event. Exact
+///   would be a group whose limit is higher, but the sysctl that sets it is one for the whole
+///   machine: others would make groups with the wrong limit meanwhile, two restorers would put back
+///   each other's value, and a kill would leave it raised. The marker tells a reader that something
+///   may be missing, where nothing is.
+/// - A queue may begin with the second half of a rename, whose first half may have been read already:
+///   its cookie will have another value, and the reader cannot pair the two. Cookies come from one
+///   counter of the whole machine, which goes up only. In another boot it may be brought to where it
+///   was ([`rebuild_with_cookies`]).
 ///
 /// # Errors
 ///
 /// That it cannot be rebuilt at all: the bytes are not a queue, or hold an event that nothing
 /// known makes.
-pub fn losses(queue: &[u8], limit: usize) -> Result<Vec<Loss>, RebuildError> {
+pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, RebuildError> {
     let plan = Plan::new(queue)?;
+    let loss = |kind, what, reason| Loss::new(kind, format!("queue of {name}: {what}"), reason);
     let mut losses = Vec::new();
-    losses.extend(
-        plan.head_cookie()
-            .map(|index| Loss::CookieChanged { index }),
-    );
-    let parted = plan.parted.iter();
-    losses.extend(parted.map(|&(from, to)| Loss::RenameParted { from, to }));
+    if let Some(index) = plan.head_cookie() {
+        losses.push(loss(
+            LossKind::CookieChanged,
+            format!("cookie of event {index}"),
+            "its other half may have been read already, and the kernel counts cookies upwards",
+        ));
+    }
+    losses.extend(plan.parted.iter().map(|(from, to)| {
+        loss(
+            LossKind::RenameParted,
+            format!("events {from} and {to} of one rename"),
+            "another event stands between them, so their cookies will differ",
+        )
+    }));
     if plan.overflow.is_none() && plan.n_records == limit {
-        losses.push(Loss::OverflowAdded);
+        losses.push(loss(
+            LossKind::OverflowAdded,
+            "exactly full".to_owned(),
+            "it gets an overflow event: a queue is filled by overflowing it",
+        ));
     }
     Ok(losses)
 }
@@ -123,7 +129,7 @@ pub fn rebuild(group: BorrowedFd<'_>, queue: &[u8], avoid: &[Wd]) -> Result<(), 
     rebuild_with_cookies(group, queue, avoid, 0)
 }
 
-/// [`rebuild`], with the cookie of [`Loss::CookieChanged`] the one that it was, where the machine's
+/// [`rebuild`], with the cookie of [`LossKind::CookieChanged`] the one that it was, where the machine's
 /// counter is at most `distance` before it. If others rename at the same moment, it may be missed.
 ///
 /// # Errors

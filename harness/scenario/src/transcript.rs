@@ -241,6 +241,8 @@ pub struct Entry {
 /// What an engine could not keep: declared at dump, never found out later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Loss {
+    /// What the engine calls such a loss, if it has a name for it: `queue-dropped`.
+    pub kind: Option<String>,
     /// Number of the invariant's group: 1 to 10.
     pub invariant: u8,
     /// What is lost: `fd 3`, `queue of fd 3: 5 events`.

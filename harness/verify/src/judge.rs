@@ -155,13 +155,23 @@ pub fn judge(
         let used = losses
             .iter()
             .filter(|loss| defects.iter().any(|it| covers(loss, it)));
-        for why in used.map(|loss| format!("{}: {}", loss.object, loss.reason)) {
+        for why in used.map(declaration) {
             if !whys.contains(&why) {
                 whys.push(why);
             }
         }
     }
     Verdict::Known(whys.join("; "))
+}
+
+fn declaration(loss: &Loss) -> String {
+    let kind = loss.kind.iter().map(|kind| format!("{kind}: "));
+    format!(
+        "{}{}: {}",
+        kind.collect::<String>(),
+        loss.object,
+        loss.reason
+    )
 }
 
 /// Whether a difference that a snapshot shows is not in the text any more. A snapshot that shows none is
@@ -264,6 +274,7 @@ mod tests {
 
     fn queue_loss() -> Loss {
         Loss {
+            kind: Some("queue-dropped".to_owned()),
             invariant: 4,
             object: "queue of fd 3: 5 events".to_owned(),
             reason: "not carried over".to_owned(),
@@ -371,7 +382,7 @@ mod tests {
         check(
             &by_loss,
             "known",
-            "queue of fd 3: 5 events: not carried over",
+            "queue-dropped: queue of fd 3: 5 events: not carried over",
         );
         check(
             &Case {

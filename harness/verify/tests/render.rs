@@ -138,6 +138,7 @@ fn differences_stand_where_they_happened() {
         }));
     }
     cut.push(Fact::Loss(Loss {
+        kind: None,
         invariant: 4,
         object: "queue of fd 4: 1 event".to_owned(),
         reason: "not carried over".to_owned(),

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
-use crate::Loss;
 use crate::image::{Extent, Ghost, PIECE, Time, Writer, Xattr};
 use crate::silent;
 use crate::sys::memory::Mapping;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle, inspect, raw};
+use crate::{Loss, LossKind};
 
 /// Offsets of mappings are multiples of it on x86 and arm64 with 4 KiB pages.
 const PAGE: u64 = 4096;
@@ -157,7 +157,7 @@ fn unknown(holders: &[&Held], what_becomes: &str) -> Loss {
     let place = holders.first().map_or("", |held| &held.place);
     let object = format!("{place}: allocated pages of the ghost");
     let reason = format!("the kernel does not tell which were never written: {what_becomes}");
-    Loss::new(7, object, reason)
+    Loss::new(LossKind::UnwrittenPages, object, reason)
 }
 
 /// What of some ranges, which rise, is not in extents, which rise too.
@@ -337,7 +337,7 @@ fn reader<'a>(
         .map_err(|errno| DumpError::on("open", "to read a ghost", errno))?;
     let object = format!("{}: reading the ghost", first.place);
     let reason = "it is open for writing only: other watchers hear it opened and closed";
-    losses.push(Loss::new(8, object, reason));
+    losses.push(Loss::new(LossKind::GhostOpened, object, reason));
     Ok((Reader::Own(file), true))
 }
 

@@ -11,13 +11,13 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
 use super::{DumpOptions, declare, tree};
-use crate::Loss;
 use crate::image::{
     Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
 };
 use crate::restore::epoll::is_disarmed;
 use crate::sys::descriptor::{compare_descriptions, is_epoll_target};
 use crate::sys::{inspect, path, raw};
+use crate::{Loss, LossKind};
 
 /// Our own descriptor of an open file description of the subject. Its index is that of
 /// [`Image::files`].
@@ -255,7 +255,7 @@ pub(super) fn describe(
         if found.flags & TMPFILE == TMPFILE && found.stat.nlink > 0 {
             let object = format!("{}: O_TMPFILE", found.held.place);
             let reason = "no call opens a file so that has been given a name since";
-            declare(image, Loss::new(7, object, reason));
+            declare(image, Loss::new(LossKind::TmpfileFlag, object, reason));
         }
     }
     unread_in_pipe(image, found);
@@ -274,7 +274,7 @@ fn unread_in_pipe(image: &mut Image, found: &Found) {
     if let Ok(unread @ 1..) = inspect::unread(&found.held.file) {
         let object = format!("{}: {unread} bytes in the fifo", found.held.place);
         let reason = "what a fifo holds cannot be copied without being heard";
-        declare(image, Loss::new(6, object, reason));
+        declare(image, Loss::new(LossKind::FifoContent, object, reason));
     }
 }
 
@@ -394,7 +394,7 @@ fn edges(image: &mut Image, held: &[Held], set: &Held, interests: &mut [Interest
                 let object = format!("{}: edge of fd {}", set.place, interests[index].fd);
                 let reason = "other interests of the set are ready, too, and which of them was \
                               reported already cannot be seen: it is reported again";
-                declare(image, Loss::new(6, object, reason));
+                declare(image, Loss::new(LossKind::EdgeInDoubt, object, reason));
             }
         }
     }
@@ -432,7 +432,7 @@ pub(super) fn accessed(image: &Image, held: &[Held]) -> Vec<Loss> {
         if now != Ok((ghost.accessed.sec, ghost.accessed.nsec)) {
             let object = format!("{}: time of access", held.place);
             let reason = "to read where a symbolic link leads is to access it";
-            losses.push(Loss::new(7, object, reason));
+            losses.push(Loss::new(LossKind::SymlinkAccess, object, reason));
         }
     }
     losses
@@ -444,7 +444,7 @@ fn disarmed(image: &mut Image, set: &Held, file: usize, interest: &Interest) {
     if is_disarmed(interest) && !is_group {
         let object = format!("{}: fired interest in fd {}", set.place, interest.fd);
         let reason = "the kernel adds EPOLLERR and EPOLLHUP to what it waits for";
-        declare(image, Loss::new(1, object, reason));
+        declare(image, Loss::new(LossKind::FiredInterest, object, reason));
     }
 }
 

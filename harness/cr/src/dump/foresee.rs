@@ -12,9 +12,9 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
 use super::{DumpOptions, content, group, in_own_directory};
-use crate::Loss;
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
+use crate::{Loss, LossKind};
 
 /// What stands between a process and its image.
 #[derive(Debug, Default)]
@@ -25,7 +25,14 @@ pub struct Foreseen {
     /// What the image would declare as lost. By number of descriptor.
     pub losses: BTreeMap<i32, Vec<Loss>>,
     /// What the image may declare as lost: only the dump finds out. By number of descriptor.
-    pub doubts: BTreeMap<i32, Vec<Loss>>,
+    pub doubts: BTreeMap<i32, Vec<Doubt>>,
+}
+
+/// A thing that may be lost. Of what kind the loss is, the dump finds out as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    pub object: String,
+    pub reason: String,
 }
 
 /// Foresees a dump with [`DumpOptions::only_groups`].
@@ -146,17 +153,21 @@ fn unread(image: &Image, index: usize, held: &Held, foreseen: &mut Foreseen) {
     };
     let flags = InitFlags(group.init_flags);
     let reports = InitFlags::REPORT_FID.0 | InitFlags::REPORT_DIR_FID.0;
-    let is_forged = flags.0 & reports != 0 && !flags.contains(InitFlags::REPORT_MNT);
     let object = format!("{}: {bytes} bytes of unread events", held.place);
-    let (found, reason) = match is_forged {
-        true => (
-            &mut foreseen.doubts,
-            "they are made again if a filesystem can be forged for them, which is tried at the dump",
-        ),
-        false => (&mut foreseen.losses, "no call makes them again"),
+    let mut lost = |kind| {
+        let loss = Loss::new(kind, object.clone(), "no call makes them again");
+        foreseen.losses.entry(held.fd).or_default().push(loss);
     };
-    found
-        .entry(held.fd)
-        .or_default()
-        .push(Loss::new(4, object, reason));
+    if flags.contains(InitFlags::REPORT_MNT) {
+        lost(LossKind::MountEvents);
+    } else if flags.0 & reports == 0 {
+        lost(LossKind::DescriptorEvents);
+    } else {
+        let reason = "they are made again if a filesystem can be forged for them, which is tried at \
+                      the dump";
+        foreseen.doubts.entry(held.fd).or_default().push(Doubt {
+            object,
+            reason: reason.to_owned(),
+        });
+    }
 }

@@ -16,12 +16,12 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{Held, holds_content};
 use super::places::Places;
 use super::settled::settled;
-use crate::Loss;
 use crate::fanotify::dump::{Source, inspect};
 use crate::fanotify::plan::Kind as MarkedKind;
 use crate::image::{Fanotify, Image, Inotify, LossRecord, Object, Text, Watch};
 use crate::silent::{self, SilentErrorKind};
 use crate::sys::handle;
+use crate::{Loss, LossKind};
 
 /// Fills the groups in [`Image::files`].
 pub(super) fn collect(
@@ -85,7 +85,7 @@ fn unread_in_pipes(image: &mut Image, held: &[Held], group: usize) {
                 held[group].place, watch.wd
             );
             Loss::new(
-                6,
+                LossKind::FifoEvents,
                 object,
                 "what it holds cannot be copied without being heard",
             )

@@ -19,12 +19,12 @@ use super::declare;
 use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::Places;
-use crate::Loss;
 use crate::image::{Content, Image, Inode, LINK, MarkKind, Object, PlaceKind};
 use crate::restore::inode::{Writing, create, set_attributes};
 use crate::restore::{RestoreError, RestoreErrorKind};
 use crate::sys::handle::proc_path;
 use crate::sys::{path, raw};
+use crate::{Loss, LossKind};
 
 /// Most names to try for a link.
 const MOST_NAMES: u32 = 100_000;
@@ -110,7 +110,7 @@ impl Links {
         image.places[index].link = name.into_bytes();
         if !is_free {
             let object = format!("{}: name of the ghost", holder.place);
-            declare(image, Loss::new(7, object, OTHER_NAME));
+            declare(image, Loss::new(LossKind::HardlinkName, object, OTHER_NAME));
         }
         let folder = (places.sdev(&stat), stat.ino);
         declare_noise(image, (index, holder), (held, folder));
@@ -229,8 +229,8 @@ fn declare_noise(
                 let watches = state.watches.iter();
                 for watch in watches.filter(|watch| concerns(watch.place)) {
                     let object = format!("{name}: wd {}", watch.wd);
-                    losses.push(Loss::new(5, object, HEARD));
-                    losses.push(Loss::new(4, format!("{name}: unread bytes"), HEARD));
+                    losses.push(Loss::new(LossKind::HardlinkHeard, object, HEARD));
+                    losses.push(unread(name));
                 }
             }
             Some(Object::Fanotify(state)) => {
@@ -238,20 +238,20 @@ fn declare_noise(
                     mark.kind() != MarkKind::Inode || mark.place.is_some_and(concerns)
                 };
                 if state.marks.iter().any(hears) {
-                    losses.push(Loss::new(5, name, HEARD));
-                    losses.push(Loss::new(4, format!("{name}: unread bytes"), HEARD));
+                    losses.push(Loss::new(LossKind::HardlinkHeard, name, HEARD));
+                    losses.push(unread(name));
                 }
             }
             Some(Object::Place(_) | Object::Epoll(_)) | None => {}
         }
     }
     losses.push(Loss::new(
-        8,
+        LossKind::HardlinkNoise,
         format!("{}: link of the ghost", holder.place),
         LINKED,
     ));
     losses.push(Loss::new(
-        9,
+        LossKind::HardlinkDirectory,
         format!("{}: directory of the ghost", holder.place),
         TOUCHED,
     ));
@@ -261,6 +261,14 @@ fn declare_noise(
             declare(image, loss);
         }
     }
+}
+
+fn unread(name: &str) -> Loss {
+    Loss::new(
+        LossKind::HardlinkUnread,
+        format!("{name}: unread bytes"),
+        HEARD,
+    )
 }
 
 /// Whether a group of the image lets others wait for its answer, which it cannot give now.

@@ -15,10 +15,10 @@ use super::declare;
 use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::{DELETED, Places};
-use crate::Loss;
 use crate::image::{Ghost, Image, Object, PlaceKind};
 use crate::silent::Parents;
 use crate::sys::path::{self, Stat};
+use crate::{Loss, LossKind};
 
 /// Fills [`Place::parent`](crate::image::Place::parent), and makes a ghost of each directory that is
 /// only held by what was in it.
@@ -106,7 +106,7 @@ impl Search<'_> {
         let holder = holder.map_or("working directory", |held| &held.place);
         let object = format!("{holder}: directory of the ghost");
         let reason = "several had this path, and nothing tells which it was in";
-        declare(image, Loss::new(7, object, reason));
+        declare(image, Loss::new(LossKind::GhostDirectory, object, reason));
     }
 
     /// Places of directories that are gone and had this path.

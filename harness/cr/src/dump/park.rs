@@ -23,9 +23,9 @@ use super::content::Store;
 use super::error::DumpError;
 use super::journal::began;
 use super::{Dump, DumpOptions, in_own_directory, recover};
-use crate::Loss;
 use crate::image::{Image, Parked};
 use crate::sys::{descriptor, inspect, raw, spawn};
+use crate::{Loss, LossKind};
 
 /// Parks a stopped process and its descendants, and writes an image that says where.
 ///
@@ -45,7 +45,10 @@ pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image,
     image.lost.clear();
     if options.only_groups {
         let reason = "what the process has open besides is closed at its end, which they hear";
-        super::declare(&mut image, Loss::new(5, "parked groups", reason));
+        super::declare(
+            &mut image,
+            Loss::new(LossKind::ClosedBesideParked, "parked groups", reason),
+        );
     }
     let files: Vec<OwnedFd> = held.into_iter().map(|held| held.file).collect();
     image.parked = Some(hold(&files)?);

@@ -19,7 +19,7 @@ use super::{QueuePolicy, declare, journal};
 use crate::image::{Fanotify, Image, MarkKind, Object, Owner, Text};
 use crate::queue::{self, Basket, Journal, Memory, Window};
 use crate::sys::descriptor;
-use crate::{Loss, fanotify};
+use crate::{Loss, LossKind, fanotify};
 
 /// What was read out of the groups.
 #[derive(Default)]
@@ -140,7 +140,7 @@ impl Taken {
             if let Some(owner) = owner {
                 journal::set_owner(&held[index].file, owner).map_err(at)?;
             }
-            losses.extend(window_loss(window, &held[index]));
+            losses.extend(window.loss(&held[index].place));
             forget(kept)?;
         }
         Ok(losses)
@@ -238,7 +238,7 @@ fn drop_ended(image: &mut Image, state: &mut Fanotify, group: &Held) -> Result<(
         if !is_left {
             let object = format!("{}: mark on {}", group.place, Text(&place.path));
             ended.push(Loss::new(
-                3,
+                LossKind::EndedMark,
                 object,
                 "an unread event was all that kept its file",
             ));
@@ -266,13 +266,13 @@ fn take_one(
         QueuePolicy::Drop => {
             let object = format!("queue of {}: {} bytes", group.place, found.queue.len());
             let reason = "unread events are dropped (--queue drop)";
-            declare(image, Loss::new(4, object, reason));
+            declare(image, Loss::new(LossKind::QueueDropped, object, reason));
         }
     }
     if let Err(errno) = found.next_wd {
         let object = format!("next watch of {}", group.place);
         let reason = format!("its number is found by making a watch: {}", errno.desc());
-        declare(image, Loss::new(2, object, reason));
+        declare(image, Loss::new(LossKind::NextWatch, object, reason));
     }
     if let Some(Object::Inotify(state)) = &mut image.files[taken.index].object {
         state.next_wd = found.next_wd.ok().map(fsnotify::Wd::number);
@@ -292,25 +292,8 @@ fn declare_losses(image: &mut Image, events: &[u8], group: &Held) -> Result<(), 
     let refused =
         |error: queue::RebuildError| DumpError::not_supported("", format!("queue: {error}"));
     let limit = queue::limit().map_err(refused)?;
-    for loss in queue::losses(events, limit).map_err(refused)? {
-        let (what, reason) = match loss {
-            queue::Loss::RenameParted { from, to } => (
-                format!("events {from} and {to} of one rename"),
-                "another event stands between them, so their cookies will differ",
-            ),
-            queue::Loss::OverflowAdded => (
-                "exactly full".to_owned(),
-                "it gets an overflow event: a queue is filled by overflowing it",
-            ),
-            queue::Loss::CookieChanged { index } => (
-                format!("cookie of event {index}"),
-                "its other half may have been read already, and the kernel counts cookies upwards",
-            ),
-        };
-        declare(
-            image,
-            Loss::new(4, format!("queue of {}: {what}", group.place), reason),
-        );
+    for loss in queue::losses(&group.place, events, limit).map_err(refused)? {
+        declare(image, loss);
     }
     Ok(())
 }
@@ -331,19 +314,4 @@ fn put_back_one(
     let watches = journal::live_watches(&state.watches, &targets)?;
     queue::put_back(held[index].file.as_fd(), &watches, basket)
         .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
-}
-
-fn window_loss(window: Window, group: &Held) -> Option<Loss> {
-    let reason = match window {
-        Window::Quiet => return None,
-        Window::Heard { n_events } => {
-            format!("{n_events} events came while its watches were off, and some are missing")
-        }
-        Window::Unknown(errno) => {
-            let why = errno.desc();
-            format!("nobody listened while its watches were off: {why}")
-        }
-    };
-    let object = format!("queue of {}, which runs on", group.place);
-    Some(Loss::new(4, object, reason))
 }

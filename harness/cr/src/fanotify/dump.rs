@@ -20,7 +20,7 @@ use super::take::Namer;
 use super::{blocked, hidden, queue};
 use crate::dump::settled::settled;
 use crate::image::{Fanotify, Mark, MarkKind};
-use crate::loss::Loss;
+use crate::loss::{Loss, LossKind};
 use crate::mounts::Mounts;
 
 /// A group to dump.
@@ -186,7 +186,7 @@ fn keep(
     let mut mark = *mark;
     if ends_with_next_write(source, &mark) {
         losses.push(Loss::new(
-            3,
+            LossKind::IgnoredMask,
             format!(
                 "{name}: ignored mask {} of the mark on {target}",
                 mark.ignored_mask
@@ -201,7 +201,7 @@ fn keep(
     }
     if plan::plan(group, kind, mark.flags, mark.mask, mark.ignored_mask).is_err() {
         losses.push(Loss::new(
-            3,
+            LossKind::EmptiedMark,
             format!("{name}: mark on {target}"),
             "it reports nothing and ignores nothing any more, and no call makes it so",
         ));

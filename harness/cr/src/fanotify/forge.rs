@@ -108,8 +108,11 @@ pub fn forgeable(group: &Fanotify, makers: &Makers) -> Result<(), Unforgeable> {
 fn events_of(group: &Fanotify, makers: &Makers) -> Result<Vec<Happening>, Unforgeable> {
     let flags = InitFlags(group.init_flags);
     let reports = InitFlags::REPORT_FID.0 | InitFlags::REPORT_DIR_FID.0;
-    if flags.0 & reports == 0 || flags.contains(InitFlags::REPORT_MNT) {
-        return Err(Unforgeable::Kind);
+    if flags.contains(InitFlags::REPORT_MNT) {
+        return Err(Unforgeable::Mounts);
+    }
+    if flags.0 & reports == 0 {
+        return Err(Unforgeable::Descriptors);
     }
     if group.overflow {
         return Err(Unforgeable::Overflowed);

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use super::forge::{self, Unforgeable};
 use super::take::Namer;
 use crate::image::{Fanotify, Text};
-use crate::loss::Loss;
+use crate::loss::{Loss, LossKind};
 use crate::sys::fanotify::{Response, Target, close_number, fanotify_mark, read_event, respond};
 use crate::sys::inspect::unread as unread_bytes;
 use crate::sys::tmpfs;
@@ -220,14 +220,14 @@ pub(super) fn losses(name: &str, group: &Fanotify, forged: Result<(), Unforgeabl
         let n_events = group.unread.len();
         let plural = if n_events == 1 { "event" } else { "events" };
         losses.push(Loss::new(
-            4,
+            reason.kind(),
             format!("queue of {name}: {n_events} {plural}"),
             format!("{reason}: {}", group.unread.join("; ")),
         ));
     }
     if group.overflow && !can_overflow(flags) {
         losses.push(Loss::new(
-            4,
+            LossKind::MountOverflow,
             format!("queue of {name}: overflow event"),
             "mount events fill the queue, and others hear those",
         ));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Image, Inode, Object, Place, PlaceKind};
-use crate::loss::Loss;
+use crate::loss::{Loss, LossKind};
 
 /// Bytes as text: printable ASCII as it is, the rest as in a scenario.
 #[derive(Debug)]
@@ -27,6 +27,21 @@ pub(super) fn hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S
 /// Content of files is left out; its length says enough.
 pub(super) fn size<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(bytes.len() as u64)
+}
+
+/// The name of a kind of loss, or a number that is none.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+pub(super) fn loss_kind<S: serde::Serializer>(
+    number: &u32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match LossKind::try_from(*number) {
+        Ok(kind) => serializer.serialize_str(kind.name()),
+        Err(number) => serializer.serialize_u32(number),
+    }
 }
 
 impl fmt::Display for Image {

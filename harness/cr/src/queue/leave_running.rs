@@ -23,6 +23,7 @@ use super::error::RebuildError;
 use super::journal::Journal;
 use super::{rebuild, record};
 use crate::sys::watch;
+use crate::{Loss, LossKind};
 
 /// A watch of a live group, and a way to its inode.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,29 @@ pub enum Window {
     Heard { n_events: usize },
     /// Nobody could listen, for want of watches.
     Unknown(Errno),
+}
+
+impl Window {
+    /// What the queue of a group, called `name` in the loss, may lack for it.
+    #[must_use]
+    pub fn loss(self, name: &str) -> Option<Loss> {
+        let (kind, reason) = match self {
+            Self::Quiet => return None,
+            Self::Heard { n_events } => (
+                LossKind::WindowHeard,
+                format!("{n_events} events came while its watches were off, and some are missing"),
+            ),
+            Self::Unknown(errno) => (
+                LossKind::WindowUnknown,
+                format!(
+                    "nobody listened while its watches were off: {}",
+                    errno.desc()
+                ),
+            ),
+        };
+        let object = format!("queue of {name}, which runs on");
+        Some(Loss::new(kind, object, reason))
+    }
 }
 
 /// Failure of [`put_back`] or [`recover`].

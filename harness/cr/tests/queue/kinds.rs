@@ -4,9 +4,8 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cr::queue::{
-    COOKIE_DISTANCE, Loss, RebuildError, drain, losses, rebuild, rebuild_with_cookies,
-};
+use cr::LossKind;
+use cr::queue::{COOKIE_DISTANCE, RebuildError, drain, losses, rebuild, rebuild_with_cookies};
 use cr::sys::watch;
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Failed, Trial};
@@ -338,13 +337,18 @@ fn almost_full() -> Result<(), Failed> {
 fn exactly_full() -> Result<(), Failed> {
     let limit = cr::queue::limit().unwrap();
     let mut saved = queue(&many(limit, [0x100, 0x200], "q"));
-    let declared = losses(&saved, limit)?;
-    if declared != [Loss::OverflowAdded] {
+    let declared = declared(&saved, limit)?;
+    if declared != [LossKind::OverflowAdded] {
         return Err(format!("declared {declared:?}").into());
     }
     let rebuilt = rebuilt(&saved)?;
     saved.extend(queue(&[OVERFLOW]));
     difference(&saved, &rebuilt).map_or(Ok(()), |difference| Err(difference.into()))
+}
+
+fn declared(saved: &[u8], limit: usize) -> Result<Vec<LossKind>, Failed> {
+    let declared = losses("fd 3", saved, limit)?;
+    Ok(declared.iter().flat_map(|loss| loss.kind).collect())
 }
 
 fn too_long() -> Result<(), Failed> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cr::image::{Descriptor, Image, Object, Place, PlaceKind};
 use cr::sys::inspect;
-use cr::{Afterwards, DumpError, DumpErrorKind, DumpOptions};
+use cr::{Afterwards, DumpError, DumpErrorKind, DumpOptions, LossKind};
 use fsnotify::fanotify::InitFlags;
 use nix::libc;
 use nix::unistd::Pid;
@@ -147,12 +147,15 @@ fn holds_no_file(flags: InitFlags) -> bool {
 }
 
 fn loss(loss: cr::Loss) -> Loss {
+    let kind = Some(loss.kind_name());
     let cr::Loss {
+        kind: _,
         invariant,
         object,
         reason,
     } = loss;
     Loss {
+        kind,
         invariant,
         object,
         reason,
@@ -207,8 +210,10 @@ fn of_links(image: &Image, world: &Path) -> Vec<Loss> {
     }
     objects.sort();
     objects.dedup();
+    let kind = LossKind::HardlinkNoise;
     let loss = |object| Loss {
-        invariant: BYSTANDERS,
+        kind: Some(kind.to_string()),
+        invariant: kind.invariant(),
         object,
         reason: "a ghost is linked at the dump, and unlinked at the restore".to_owned(),
     };

@@ -192,6 +192,7 @@ fn noise(key: &log::Key) -> impl Iterator<Item = Loss> {
     // A mark on the filesystem hears of all of them.
     let objects = objects.into_iter().map(String::as_str);
     objects.chain(["filesystem"]).map(|object| Loss {
+        kind: None,
         invariant: 8,
         object: object.to_owned(),
         reason: "CRIU opens the roots of mounts, working directories and what the subject has open"
@@ -210,6 +211,7 @@ fn remade(shop: &Workshop) -> Vec<Loss> {
     let names = names.filter(|name| device(&shop.reach.join(name)).is_ok_and(|dev| dev != world));
     names
         .map(|name| Loss {
+            kind: None,
             invariant: 8,
             object: format!("{:?}", name.to_string_lossy()),
             reason: "CRIU makes the filesystems of a dumped mount namespace again".to_owned(),
@@ -226,6 +228,7 @@ fn dropped_queues(shop: &Workshop) -> Vec<Loss> {
         .into_iter()
         .filter_map(|file| images.descriptor_of(file))
         .map(|fd| Loss {
+            kind: None,
             invariant: 4,
             object: format!("fd {fd}"),
             reason: "CRIU warns that unread events will be dropped".to_owned(),

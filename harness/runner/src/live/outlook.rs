@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cr::DumpErrorKind;
 use cr::dump::{Foreseen, foresee};
-use cr::{DumpErrorKind, Loss};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -106,21 +106,24 @@ fn of_one(process: &Process, foreseen: Foreseen) -> Vec<Finding> {
             },
         })
     });
-    let lost = |effect, losses: BTreeMap<i32, Vec<Loss>>| {
-        let each = losses.into_iter();
-        let each = each.flat_map(|(fd, losses)| losses.into_iter().map(move |loss| (fd, loss)));
-        each.map(move |(fd, loss)| Finding {
-            effect,
-            pid,
-            fd: Some(fd),
-            object: Some(loss.object),
-            why: loss.reason,
-            advice: None,
-        })
+    let finding = move |effect, (fd, (object, why))| Finding {
+        effect,
+        pid,
+        fd: Some(fd),
+        object: Some(object),
+        why,
+        advice: None,
     };
-    let losses = lost(Effect::Lost, foreseen.losses);
-    let doubts = lost(Effect::MayBeLost, foreseen.doubts);
+    let losses = each(foreseen.losses).map(|(fd, loss)| (fd, (loss.object, loss.reason)));
+    let losses = losses.map(move |lost| finding(Effect::Lost, lost));
+    let doubts = each(foreseen.doubts).map(|(fd, doubt)| (fd, (doubt.object, doubt.reason)));
+    let doubts = doubts.map(move |doubted| finding(Effect::MayBeLost, doubted));
     refusals.chain(losses).chain(doubts).collect()
+}
+
+fn each<T>(by_descriptor: BTreeMap<i32, Vec<T>>) -> impl Iterator<Item = (i32, T)> {
+    let lists = by_descriptor.into_iter();
+    lists.flat_map(|(fd, list)| list.into_iter().map(move |one| (fd, one)))
 }
 
 fn advice(process: &Process, kind: &DumpErrorKind) -> Option<String> {

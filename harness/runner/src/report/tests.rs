@@ -62,6 +62,7 @@ fn report(case: &Case, verdict: Verdict, restored: Option<&str>) -> Report {
         control,
         restored,
         losses: vec![Loss {
+            kind: Some("queue-dropped".to_owned()),
             invariant: 4,
             object: "fd 3".to_owned(),
             reason: "because".to_owned(),

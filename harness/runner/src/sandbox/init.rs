@@ -390,6 +390,7 @@ impl<'a> Run<'a> {
     /// A loss with paths as facts show them: where the world is mounted is nobody's business.
     fn below_world(&self, loss: Loss) -> Loss {
         Loss {
+            kind: loss.kind,
             invariant: loss.invariant,
             object: self.named_below_world(&loss.object),
             reason: self.named_below_world(&loss.reason),

@@ -8,6 +8,7 @@ use fsnotify::event::fanotify::{Event, Events, Fid, NO_FD, Record};
 use fsnotify::fanotify::{InitFlags, Mask};
 
 use crate::ext4;
+use crate::loss::LossKind;
 
 /// Longest queue that is made again: each event takes two calls for its mark and some ten more.
 pub const MAX_EVENTS: usize = 16_384;
@@ -39,8 +40,10 @@ const USE: u64 = libc::FAN_ACCESS
 /// Why a queue is not made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unforgeable {
-    /// The group reports descriptors, or mounts.
-    Kind,
+    /// The group reports descriptors.
+    Descriptors,
+    /// The group reports mounts.
+    Mounts,
     /// The overflow event is one of many.
     Overflowed,
     TooMany,
@@ -75,10 +78,42 @@ pub enum Reason {
     Twice(usize),
 }
 
+impl Unforgeable {
+    /// What it is called among all that cannot be kept.
+    #[must_use]
+    pub fn kind(&self) -> LossKind {
+        match self {
+            Self::Descriptors => LossKind::DescriptorEvents,
+            Self::Mounts => LossKind::MountEvents,
+            Self::Overflowed => LossKind::OverflowedEvents,
+            Self::TooMany => LossKind::LongQueue,
+            Self::Unprivileged => LossKind::UnprivilegedQueue,
+            Self::Undecodable => LossKind::UnknownEvent,
+            Self::Event(_, reason) => reason.kind(),
+            Self::Tried(_) => LossKind::FailedRehearsal,
+        }
+    }
+}
+
+impl Reason {
+    fn kind(&self) -> LossKind {
+        match self {
+            Self::Maker => LossKind::UnseenMaker,
+            Self::Alive(_) => LossKind::LivingMaker,
+            Self::Handle { .. } | Self::NoNumber | Self::Inode(_) => LossKind::ForeignObject,
+            Self::NewDirectory => LossKind::NewDirectory,
+            Self::Name | Self::Operation(_) | Self::Records => LossKind::UnknownEvent,
+            Self::Twice(_) => LossKind::MergingEvents,
+        }
+    }
+}
+
 impl fmt::Display for Unforgeable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kind => f.write_str("only the objects themselves make them again"),
+            Self::Descriptors | Self::Mounts => {
+                f.write_str("only the objects themselves make them again")
+            }
             Self::Overflowed => f.write_str("the queue overflowed"),
             Self::TooMany => write!(
                 f,
