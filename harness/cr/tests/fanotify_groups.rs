@@ -4,18 +4,24 @@
 mod random;
 mod world;
 
-use std::fs::OpenOptions;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::Command;
 
 use cr::fanotify::dump::{Refusal, Source, drain, inspect, refuse_waiting};
 use cr::fanotify::{blocked, hidden, restore};
+use cr::sys::block::mount_memory;
 use cr::sys::fanotify::{
-    Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event, respond,
+    Opener, Response, Target, fanotify_init, fanotify_mark, open_elsewhere, read_event, respond,
     without_sys_admin,
 };
 use cr::sys::inspect::unread;
 use fsnotify::fanotify::InitFlags;
+use nix::mount::{MsFlags, mount};
 use random::Random;
 use world::{World, in_world, thread_id};
 
@@ -261,18 +267,7 @@ fn a_waiting_process_is_named_and_goes_on_waiting() {
         let group = fanotify_init(class, 0).unwrap();
         let path = world.path(0);
         fanotify_mark(&group, ADD, libc::FAN_OPEN_PERM, Target::Path(&path)).unwrap();
-        let opener = open_elsewhere(&path, libc::O_RDONLY).unwrap();
-        assert_eq!(cr::sys::raw::readable(group.as_raw_fd(), 5000), Ok(true));
-        // It is in the queue a moment before it sleeps.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        let sleeps = || {
-            blocked::waiting()
-                .iter()
-                .any(|waiting| waiting.tid == opener.pid())
-        };
-        while !sleeps() {
-            assert!(std::time::Instant::now() < deadline, "it never sleeps");
-        }
+        let opener = waiting_opener(&group, &path);
         // A group that has nothing to do with that file is none of its business.
         let other = fanotify_init(class, 0).unwrap();
         let elsewhere = world.path(1);
@@ -287,11 +282,141 @@ fn a_waiting_process_is_named_and_goes_on_waiting() {
             assert_eq!(waiting.tid, opener.pid());
             assert!(refusal.to_string().ends_with("/a"), "{refusal}");
         }
-        let event = read_event(&group).unwrap();
-        assert_eq!(event.pid, opener.pid());
-        let number = event.fd.as_ref().unwrap().as_raw_fd();
-        respond(&group, number, Response::Deny).unwrap();
-        opener.finish();
+        deny(&group, opener);
+    });
+}
+
+/// A process that waits until the group lets it open a file.
+fn waiting_opener(group: &OwnedFd, path: &CStr) -> Opener {
+    let opener = open_elsewhere(path, libc::O_RDONLY).unwrap();
+    assert_eq!(cr::sys::raw::readable(group.as_raw_fd(), 5000), Ok(true));
+    // It is in the queue a moment before it sleeps.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while blocked::waits(opener.pid()).is_none() {
+        assert!(std::time::Instant::now() < deadline, "it never sleeps");
+    }
+    opener
+}
+
+fn deny(group: &OwnedFd, opener: Opener) {
+    let event = read_event(group).unwrap();
+    assert_eq!(event.pid, opener.pid());
+    let number = event.fd.as_ref().unwrap().as_raw_fd();
+    respond(group, number, Response::Deny).unwrap();
+    opener.finish();
+}
+
+/// Two files that have no device number, or no inode number, of their own: whoever waits for the one
+/// is told apart from whoever waits for the other by every kind of mark.
+fn check_waiting_on(root: &Path) {
+    let c_path = |path: &str| CString::new(root.join(path).into_os_string().into_vec()).unwrap();
+    let (file, other) = (c_path("one/f"), c_path("two/f"));
+    let opens = libc::FAN_OPEN_PERM;
+    let group_of = |flags, mask, path: &CStr| {
+        let class = libc::FAN_CLASS_CONTENT | NONBLOCK;
+        let group = fanotify_init(class, libc::O_RDONLY.cast_unsigned()).unwrap();
+        fanotify_mark(&group, ADD | flags, mask, Target::Path(path)).unwrap();
+        group
+    };
+    let below = opens | libc::FAN_EVENT_ON_CHILD;
+    for (flags, mask, path) in [
+        (0, opens, &file),
+        (0, below, &c_path("one")),
+        (libc::FAN_MARK_MOUNT, opens, &file),
+        (libc::FAN_MARK_FILESYSTEM, opens, &file),
+    ] {
+        let group = group_of(flags, mask, path);
+        let bystanders = [
+            group_of(0, opens, &other),
+            group_of(0, below, &c_path("two")),
+        ];
+        let opener = waiting_opener(&group, &file);
+        let refusal = refuse_waiting(source(&group)).unwrap_err();
+        assert!(
+            matches!(&refusal, Refusal::Waiting(waiting) if waiting.tid == opener.pid()),
+            "flags {flags:x}, {path:?}: {refusal}"
+        );
+        for bystander in &bystanders {
+            refuse_waiting(source(bystander)).unwrap();
+        }
+        deny(&group, opener);
+    }
+}
+
+fn run(program: &str, arguments: &[&OsStr]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program}: {}", said.trim()))
+}
+
+#[test]
+fn a_process_that_waits_for_a_file_of_a_subvolume_is_named() {
+    let test = "a_process_that_waits_for_a_file_of_a_subvolume_is_named";
+    in_world(test, move |world| {
+        let root = world.file(world.n_objects() - 2);
+        let (disk, top) = (root.join("disk"), root.join("top"));
+        std::fs::create_dir(&top).unwrap();
+        File::create(&disk).unwrap().set_len(256 << 20).unwrap();
+        let mounted = run("mkfs.btrfs", &["-q".as_ref(), disk.as_os_str()]).and_then(|()| {
+            let image = File::options().read(true).write(true).open(&disk).unwrap();
+            mount_memory(&image, c"btrfs", &[])
+                .and_then(|mounted| mounted.attach(&top))
+                .map_err(|(call, errno)| format!("{call}: {errno}"))
+        });
+        let made = mounted.and_then(|()| {
+            ["one", "two"].into_iter().try_for_each(|name| {
+                let path = top.join(name);
+                let words = ["subvolume".as_ref(), "create".as_ref(), path.as_os_str()];
+                run("btrfs", &words)
+            })
+        });
+        if let Err(reason) = made {
+            eprintln!("skip {test}: {reason}");
+            return;
+        }
+        for name in ["one/f", "two/f"] {
+            std::fs::write(top.join(name), "content").unwrap();
+        }
+        check_waiting_on(&top);
+    });
+}
+
+#[test]
+fn a_process_that_waits_for_a_file_of_an_overlay_is_named() {
+    let test = "a_process_that_waits_for_a_file_of_an_overlay_is_named";
+    in_world(test, move |world| {
+        let root = world.file(world.n_objects() - 2);
+        let none = MsFlags::empty();
+        let [lower, above, top] = ["lower", "above", "top"].map(|name| root.join(name));
+        for folder in [&lower, &above, &top] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        // Two filesystems, so that the numbers of neither are those of the overlay.
+        mount(Some("none"), &above, Some("tmpfs"), none, None::<&str>).unwrap();
+        let (upper, work) = (above.join("upper"), above.join("work"));
+        for folder in [&upper, &work, &lower.join("one"), &lower.join("two")] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        for name in ["one/f", "two/f"] {
+            std::fs::write(lower.join(name), "content").unwrap();
+        }
+        let layers = [
+            ("lowerdir", &lower),
+            ("upperdir", &upper),
+            ("workdir", &work),
+        ];
+        let layers = layers.map(|(word, path)| format!("{word}={}", path.display()));
+        let layers = layers.join(",");
+        let mounted = mount(Some("none"), &top, Some("overlay"), none, Some(&*layers));
+        if let Err(errno) = mounted {
+            eprintln!("skip {test}: overlay: {errno}");
+            return;
+        }
+        check_waiting_on(&top);
     });
 }
 

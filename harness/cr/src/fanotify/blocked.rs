@@ -3,17 +3,21 @@
 //! No call asks a group which events wait for its answer. The waiting task tells: it sleeps in
 //! `fanotify_handle_event` of the kernel, inside a system call whose arguments name the file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use fsnotify::Sdev;
 use fsnotify::fanotify::Mask;
 use fsnotify::fdinfo::{Mark, MarkTarget};
+use fsnotify::handle::FileHandle;
 
-use crate::mounts::mount_id;
+use crate::mounts::Mounts;
+use crate::sys::path::Stat;
+use crate::sys::{handle, path};
 
 /// A task that waits for a listener's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct Waiting {
     pub name: String,
     /// The file that it wants; none if its arguments do not tell.
     pub file: Option<PathBuf>,
+    /// The same, by the way that the task itself takes: so it is on the mount that the task sees.
+    link: Option<PathBuf>,
 }
 
 impl fmt::Display for Waiting {
@@ -63,58 +69,104 @@ pub fn waits(tid: i32) -> Option<Waiting> {
     }
     let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
     let name = name.trim_end().to_owned();
-    let file = wanted(&task).and_then(named);
-    Some(Waiting { tid, name, file })
+    let link = wanted(&task);
+    let file = link.as_deref().and_then(named);
+    Some(Waiting {
+        tid,
+        name,
+        file,
+        link,
+    })
 }
 
 /// The path of what a link of /proc leads to, or the link where that path is not ours: the task may
 /// live in another mount namespace.
-fn named(link: PathBuf) -> Option<PathBuf> {
+fn named(link: &Path) -> Option<PathBuf> {
     let of = |path: &Path| fs::metadata(path).map(|stat| (stat.dev(), stat.ino()));
-    let file = of(&link).ok()?;
-    let path = fs::canonicalize(&link).ok();
+    let file = of(link).ok()?;
+    let path = fs::canonicalize(link).ok();
     let path = path.filter(|path| of(path).is_ok_and(|found| found == file));
-    Some(path.unwrap_or(link))
+    Some(path.unwrap_or_else(|| link.to_owned()))
 }
 
 /// The first of `waiting` that a group with these marks may have to answer. A file that cannot be
 /// told may be any.
 #[must_use]
 pub fn concerned<'a>(waiting: &'a [Waiting], marks: &[Mark]) -> Option<&'a Waiting> {
-    waiting.iter().find(|waiting| match &waiting.file {
+    let asks = |mark: &&Mark| mark.mask.0 & Mask::PERMISSION.0 != 0;
+    let marks: Vec<&Mark> = marks.iter().filter(asks).collect();
+    waiting.iter().find(|waiting| match Wanted::of(waiting) {
         None => true,
-        Some(file) => marks.iter().any(|mark| covers(mark, file)),
+        Some(wanted) => marks.iter().any(|mark| wanted.is_covered_by(mark)),
     })
 }
 
-fn covers(mark: &Mark, file: &Path) -> bool {
-    if mark.mask.0 & Mask::PERMISSION.0 == 0 {
-        return false;
+/// What a task wants, in the words of fdinfo.
+struct Wanted {
+    file: Seen,
+    /// In which the file is, as far as that is to be found.
+    directories: Vec<Seen>,
+}
+
+/// An inode on a mount.
+struct Seen {
+    stat: Stat,
+    /// That of its superblock: what statx(2) shows is another one on btrfs and on overlays.
+    device: Sdev,
+    handle: Option<FileHandle>,
+}
+
+impl Wanted {
+    /// None if its file is not to be seen.
+    fn of(waiting: &Waiting) -> Option<Self> {
+        let (link, named) = (waiting.link.as_deref()?, waiting.file.as_deref()?);
+        let mounts = Mounts::of(waiting.tid).ok();
+        let see = |path: &Path| Seen::at(path, mounts.as_ref());
+        // Seen from the root of the task, where the path that we see leads elsewhere.
+        let own = fs::read_link(link).ok().map(|text| {
+            let root = PathBuf::from(format!("/proc/{}/root", waiting.tid));
+            let text = text.as_os_str().as_bytes();
+            root.join(OsStr::from_bytes(text.strip_prefix(b"/").unwrap_or(text)))
+        });
+        let paths = [Some(link), Some(named), own.as_deref()];
+        let directories = paths.into_iter().flatten().filter_map(Path::parent);
+        Some(Self {
+            file: see(link)?,
+            directories: directories.filter_map(see).collect(),
+        })
     }
-    match mark.target {
-        MarkTarget::Inode { ino, sdev, .. } => {
-            let is = |path: &Path| {
-                fs::metadata(path).is_ok_and(|stat| {
-                    let device = (sdev.major(), sdev.minor());
-                    stat.ino() == ino.0 && (major(stat.dev()), minor(stat.dev())) == device
-                })
-            };
-            is(file) || file.parent().is_some_and(is)
+
+    fn is_covered_by(&self, mark: &Mark) -> bool {
+        match mark.target {
+            MarkTarget::Inode { ino, sdev, handle } => {
+                let is = |seen: &Seen| {
+                    seen.device == sdev
+                        && match (seen.handle, handle) {
+                            // Subvolumes have equal numbers.
+                            (Some(one), Some(other)) => one == other,
+                            (None, _) | (_, None) => seen.stat.ino == ino.0,
+                        }
+                };
+                is(&self.file) || self.directories.iter().any(is)
+            }
+            MarkTarget::Mount(id) => self.file.stat.mount == u64::from(id.0),
+            MarkTarget::Filesystem(sdev) => self.file.device == sdev,
+            MarkTarget::MountNamespace(_) => false,
         }
-        MarkTarget::Mount(id) => mount_id(file).is_ok_and(|found| found == id.0),
-        MarkTarget::Filesystem(sdev) => fs::metadata(file).is_ok_and(|stat| {
-            (major(stat.dev()), minor(stat.dev())) == (sdev.major(), sdev.minor())
-        }),
-        MarkTarget::MountNamespace(_) => false,
     }
 }
 
-fn major(device: u64) -> u32 {
-    libc::major(device)
-}
-
-fn minor(device: u64) -> u32 {
-    libc::minor(device)
+impl Seen {
+    fn at(path: &Path, mounts: Option<&Mounts>) -> Option<Self> {
+        let file = handle::open_path(path).ok()?;
+        let stat = path::stat(&file, c"").ok()?;
+        let mount = mounts.and_then(|mounts| mounts.of_id(stat.mount));
+        Some(Self {
+            device: mount.map_or(stat.device, |mount| mount.device),
+            handle: handle::of_file(&file).ok(),
+            stat,
+        })
+    }
 }
 
 /// A path of ours to the file that the system call of a task is about.
