@@ -81,6 +81,13 @@ impl Machine {
                 self.kernel >= (major, minor),
                 &format!("needs Linux {major}.{minor}, this is {}", self.release),
             ),
+            Need::QueueLimit(limit) => unless(
+                self.max_queued_events == limit,
+                &format!(
+                    "fs.inotify.max_queued_events is {}, not {limit}",
+                    self.max_queued_events
+                ),
+            ),
             Need::Filesystem(name) => unless(
                 self.filesystems.contains(&name),
                 &format!("this kernel has no {name}"),

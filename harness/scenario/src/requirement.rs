@@ -29,6 +29,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// `fs:ext4`: the filesystem of the world is of this type.
     Filesystem(String),
+    /// `queue:16384`: a group holds exactly so many unread events (`fs.inotify.max_queued_events`).
+    QueueLimit(usize),
 }
 
 /// The words that stand alone.
@@ -103,6 +105,10 @@ impl Requirement {
             let known = CAPABILITIES.contains(&name);
             return known.then(|| Need::Capability(name.to_owned()));
         }
+        if let Some(limit) = word.strip_prefix("queue:") {
+            let plain = limit.bytes().all(|byte| byte.is_ascii_digit());
+            return limit.parse().ok().filter(|_| plain).map(Need::QueueLimit);
+        }
         let fs = word.strip_prefix("fs:")?;
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.';
         (!fs.is_empty() && fs.bytes().all(plain)).then(|| Need::Filesystem(fs.to_owned()))
@@ -133,6 +139,10 @@ mod tests {
         check("cap:sys_admim", None);
         check("fs:ext4", Some(Need::Filesystem("ext4".into())));
         check("fs:", None);
+        check("queue:16384", Some(Need::QueueLimit(16384)));
+        check("queue:", None);
+        check("queue:+1", None);
+        check("queue:99999999999999999999", None);
         check("rooot", None);
         check("", None);
     }

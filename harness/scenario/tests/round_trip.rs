@@ -123,7 +123,10 @@ fn damage() -> impl Strategy<Value = Damage> {
 fn scenario() -> impl Strategy<Value = Scenario> {
     (
         vec(comment(), 1..3),
-        proptest::sample::subsequence(vec!["root", "fanotify", "kernel>=6.12", "fs:ext4"], 0..4),
+        proptest::sample::subsequence(
+            vec!["root", "fanotify", "kernel>=6.12", "fs:ext4", "queue:16384"],
+            0..4,
+        ),
         vec(known(), 0..3),
         vec("--[a-z-]{1,10}", 0..3),
         vec(step(), 0..12),
