@@ -231,7 +231,8 @@ fn subject(kind: &str, tree: &Path) -> ExitCode {
             }
         }
         _ => {
-            subject.watch(Path::new("/"));
+            // It is the machine's: others open it and list it as they like.
+            subject.watch_for(Path::new("/"), Mask(libc::IN_MODIFY));
             subject.fill(tree);
             mount_tmpfs(Path::new("/"));
         }
@@ -300,10 +301,14 @@ impl Subject {
     }
 
     fn watch(&mut self, path: &Path) {
+        self.watch_for(path, Mask::ALL_EVENTS);
+    }
+
+    fn watch_for(&mut self, path: &Path, mask: Mask) {
         self.paths.push(path.to_owned());
         for group in &self.groups {
             let path = path.as_os_str().as_bytes();
-            watch::add_watch(group.as_fd(), path, Mask::ALL_EVENTS).unwrap();
+            watch::add_watch(group.as_fd(), path, mask).unwrap();
         }
     }
 }
