@@ -50,7 +50,7 @@ const POINTS: [&[u8]; 14] = [
 ];
 
 /// Where the subject stops, seen from its world.
-const WORLDS: [(&str, &str); 5] = [
+const WORLDS: [(&str, &str); 6] = [
     ("points", "a_mount_point_is_found_whatever_its_name"),
     ("covered", "what_another_mount_covers_is_refused_by_name"),
     (
@@ -62,6 +62,10 @@ const WORLDS: [(&str, &str); 5] = [
         "another_filesystem_with_the_same_names_is_noticed",
     ),
     ("root", "a_mount_over_the_root_hides_nothing_below_it"),
+    (
+        "overlay",
+        "directories_that_no_handle_opens_are_found_by_their_paths",
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -127,8 +131,9 @@ fn cut(kind: &str, directory: &Path) -> Result<(), Failed> {
     }
     let expected = fs::read_to_string(tree.with_extension("expected"))?;
     let options = DumpOptions {
-        // Where handles of files cannot be opened.
-        paths: if nix::unistd::geteuid().is_root() && !is_in_user_namespace()? {
+        // Where handles, or those of files, cannot be opened.
+        paths: if kind != "overlay" && nix::unistd::geteuid().is_root() && !is_in_user_namespace()?
+        {
             Vec::new()
         } else {
             let text = fs::read(tree.with_extension("paths"))?;
@@ -228,6 +233,25 @@ fn subject(kind: &str, tree: &Path) -> ExitCode {
                 subject.watch(&at);
                 // Another has the name by now.
                 fs::write(&source, "another").unwrap();
+            }
+        }
+        "overlay" => {
+            mount_tmpfs(tree);
+            let [lower, upper, work, top] =
+                ["lower", "upper", "work", "top"].map(|name| tree.join(name));
+            for path in [&lower, &upper, &work, &top] {
+                fs::create_dir(path).unwrap();
+            }
+            let layers = [("lower", &lower), ("upper", &upper), ("work", &work)];
+            let layers = layers.map(|(name, path)| format!("{name}dir={}", path.display()));
+            let layers = layers.join(",");
+            let none = MsFlags::empty();
+            mount(Some("none"), &top, Some("overlay"), none, Some(&*layers)).unwrap();
+            // Each name in each directory is more than a dump looks up.
+            for n in 0..1000 {
+                let path = top.join(format!("{n}"));
+                fs::create_dir(&path).unwrap();
+                subject.watch(&path);
             }
         }
         _ => {

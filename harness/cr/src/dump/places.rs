@@ -3,8 +3,8 @@
 //! The text of a link in /proc ends in " (deleted)" for a name that is gone, and for a name that
 //! ends so. Which one it is, the inode that the text leads to decides, not the text.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -53,10 +53,23 @@ pub(super) struct Places {
 }
 
 /// Paths that may lead somewhere, looked up when they are needed first.
-#[derive(Debug)]
-enum Candidates {
-    Paths(Vec<Vec<u8>>),
-    Found(HashMap<(u32, u64), Vec<Vec<u8>>>),
+#[derive(Debug, Default)]
+struct Candidates {
+    /// Those that we were told of, until they are looked up.
+    given: Vec<Vec<u8>>,
+    /// Their last components, until they are looked up in every directory that was found.
+    names: Vec<Vec<u8>>,
+    directories: VecDeque<Vec<u8>>,
+    found: HashMap<(u32, u64), Vec<Vec<u8>>>,
+}
+
+/// Which candidates are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    Given,
+    /// And each of their last components in each directory among them: names move with their
+    /// directories.
+    Everywhere,
 }
 
 fn mounts(pid: Pid) -> Result<Mounts, DumpError> {
@@ -91,7 +104,10 @@ impl Places {
             handles: Vec::new(),
             places: Vec::new(),
             sources: HashMap::new(),
-            candidates: Candidates::Paths(paths),
+            candidates: Candidates {
+                given: paths,
+                ..Candidates::default()
+            },
             folder: None,
         })
     }
@@ -252,7 +268,21 @@ impl Places {
         ino: u64,
         handle: Option<&FileHandle>,
     ) -> Option<u32> {
-        let paths = self.candidates().get(&(sdev, ino))?.clone();
+        let mut of_candidate = |search| {
+            let paths = self.candidates(search).get(&(sdev, ino))?.clone();
+            self.of_first(image, (sdev, ino), handle, paths)
+        };
+        of_candidate(Search::Given).or_else(|| of_candidate(Search::Everywhere))
+    }
+
+    /// The place of an inode by the first of these paths that leads there.
+    fn of_first(
+        &mut self,
+        image: &mut Image,
+        (sdev, ino): (u32, u64),
+        handle: Option<&FileHandle>,
+        paths: Vec<Vec<u8>>,
+    ) -> Option<u32> {
         for path in paths {
             let found = self.look_up(&path)?;
             let own = handle::of_entry(&self.root, &relative(&path)?).ok();
@@ -277,40 +307,49 @@ impl Places {
         Ok(())
     }
 
-    /// Every path that we were told of, and each of their last components in each directory among
-    /// them: names move with their directories.
-    fn candidates(&mut self) -> &HashMap<(u32, u64), Vec<Vec<u8>>> {
-        if let Candidates::Paths(paths) = &mut self.candidates {
-            let paths = std::mem::take(paths);
-            let mut found: HashMap<(u32, u64), Vec<Vec<u8>>> = HashMap::new();
+    /// What these candidates lead to. The given ones come first, however many they are: each name in
+    /// each directory soon is more than can be looked up.
+    fn candidates(&mut self, search: Search) -> &HashMap<(u32, u64), Vec<Vec<u8>>> {
+        let given = std::mem::take(&mut self.candidates.given);
+        if !given.is_empty() {
             let last = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().map(<[u8]>::to_vec);
-            let mut names: Vec<Vec<u8>> = paths.iter().filter_map(|path| last(path)).collect();
+            let mut names: Vec<Vec<u8>> = given.iter().filter_map(|path| last(path)).collect();
             names.sort();
             names.dedup();
             names.retain(|name| !matches!(&name[..], b"" | b"." | b".."));
-            let mut next = paths;
-            let mut n_lookups = 0;
-            while let Some(path) = next.pop() {
-                n_lookups += 1;
-                let Some(stat) = self.look_up(&path).filter(|_| n_lookups < MAX_LOOKUPS) else {
-                    continue;
-                };
-                let known = found.entry((self.sdev(&stat), stat.ino)).or_default();
-                if known.contains(&path) {
-                    continue;
+            self.candidates.names = names;
+        }
+        for path in given {
+            self.note_candidate(path);
+        }
+        if search == Search::Everywhere {
+            let names = std::mem::take(&mut self.candidates.names);
+            let mut n_left = MAX_LOOKUPS;
+            while let Some(directory) = self.candidates.directories.pop_front()
+                && n_left > 0
+            {
+                for name in names.iter().take(n_left) {
+                    self.note_candidate([&directory[..], b"/", name].concat());
                 }
-                if stat.mode & libc::S_IFMT == libc::S_IFDIR {
-                    let entry = |name: &Vec<u8>| [&path[..], b"/", name].concat();
-                    next.extend(names.iter().map(entry));
-                }
-                known.push(path);
+                n_left = n_left.saturating_sub(names.len());
             }
-            self.candidates = Candidates::Found(found);
         }
-        match &self.candidates {
-            Candidates::Found(found) => found,
-            Candidates::Paths(_) => unreachable!("replaced above"),
+        &self.candidates.found
+    }
+
+    fn note_candidate(&mut self, path: Vec<u8>) {
+        let Some(stat) = self.look_up(&path) else {
+            return;
+        };
+        let inode = (self.sdev(&stat), stat.ino);
+        let known = self.candidates.found.entry(inode).or_default();
+        if known.contains(&path) {
+            return;
         }
+        if stat.mode & libc::S_IFMT == libc::S_IFDIR {
+            self.candidates.directories.push_back(path.clone());
+        }
+        known.push(path);
     }
 
     /// Where the text of a link leads.
@@ -605,13 +644,11 @@ impl Places {
             let inode = &image.inodes[inode as usize];
             (inode.sdev, inode.ino)
         };
-        let paths = self
-            .candidates()
-            .get(&(sdev, ino))
-            .cloned()
-            .unwrap_or_default();
-        if let Some(path) = paths.into_iter().next() {
-            return path;
+        for search in [Search::Given, Search::Everywhere] {
+            let paths = self.candidates(search).get(&(sdev, ino));
+            if let Some(path) = paths.and_then(|paths| paths.first()) {
+                return path.clone();
+            }
         }
         let handle = self.handles[inode as usize];
         let file = handle.and_then(|handle| self.open_handle((sdev, ino), &handle));
