@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use fsnotify::counted;
 use serde_json::Value;
 
 /// What a command left behind.
@@ -93,9 +94,10 @@ fn generated_cases_that_hold_are_counted() {
     assert_eq!(n_passed + n_skipped, 3);
     let n_kinds = u8::from(n_passed > 0) + u8::from(n_skipped > 0);
     check(&seen.html, &["3 scenarios in", "<span id=\"shown\">0<"]);
-    let counted = format!("testcase name=\"{n_passed} cases: pass\"");
+    let cases = counted(n_passed, "case");
+    let counted = format!("testcase name=\"{cases}: pass\"");
     check(&seen.junit, &[&format!("tests=\"{n_kinds}\""), &counted]);
-    let plan = format!("1..{n_kinds}\nok 1 - {n_passed} cases without a point");
+    let plan = format!("1..{n_kinds}\nok 1 - {cases} in one point");
     check(&seen.tap, &[&plan]);
     assert_eq!(seen.json["cases"], Value::Array(Vec::new()));
     let summary = format!("### notifreeze: {n_passed} pass, ");

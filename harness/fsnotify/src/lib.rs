@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod bits;
+mod count;
 pub mod event;
 pub mod fanotify;
 pub mod fdinfo;
@@ -17,5 +18,6 @@ mod number;
 mod open;
 
 pub use bits::ParseFlagsError;
+pub use count::counted;
 pub use number::{Cookie, Ino, MntId, NsIno, Sdev, Wd};
 pub use open::OpenFlags;

@@ -159,12 +159,6 @@ fn publish(paths: &[PathBuf], results: &Results) -> Result<(), String> {
     Ok(())
 }
 
-/// `1 scenario`, `2 scenarios`.
-fn scenarios(number: usize) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} scenario{ending}")
-}
-
 /// Prints what is wrong with files that do not parse; the exit code that they call for.
 fn report_unreadable(unreadable: &[Unreadable]) -> u8 {
     for file in unreadable {

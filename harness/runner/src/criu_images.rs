@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fsnotify::counted;
 use fsnotify::inotify::Mask;
 
 pub mod losses;
@@ -251,7 +252,7 @@ impl fmt::Display for Images {
             write!(f, ", group {}", ghost.gid)?;
             // Only a ghost that is kept in chunks says how long it is.
             match ghost.size {
-                Some(size) => writeln!(f, ", {size} bytes")?,
+                Some(size) => writeln!(f, ", {}", counted(size, "byte"))?,
                 None => writeln!(f)?,
             }
         }

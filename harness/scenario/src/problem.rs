@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use fsnotify::counted;
+
 use crate::{Name, ResultKind, call::Call};
 
 /// One thing wrong with a scenario.
@@ -245,7 +247,7 @@ impl fmt::Display for ProblemKind {
             }
             Self::TooManyArguments { call, n_max } => {
                 let name = call.signature().name;
-                write!(f, "`{name}` takes {n_max} arguments here")
+                write!(f, "`{name}` takes {} here", counted(n_max, "argument"))
             }
             Self::WrongArgument { name, wanted } => write!(f, "`{name}` has to be {wanted}"),
             Self::WrongField(wanted) => write!(f, "the field here is `{wanted}`"),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use fsnotify::counted;
 use nix::errno::Errno;
 
 use crate::fanotify::blocked::Waiting;
@@ -101,9 +102,10 @@ impl fmt::Display for DumpError {
             DumpErrorKind::NotStopped(state, place) => {
                 write!(f, "not stopped (state {state}, in {place})")
             }
-            DumpErrorKind::Unread { bytes } => write!(f, "{bytes} bytes unread"),
+            DumpErrorKind::Unread { bytes } => write!(f, "{} unread", counted(bytes, "byte")),
             DumpErrorKind::TooLarge { bytes, limit } => {
-                write!(f, "{bytes} bytes of content, the limit is {limit}")
+                let bytes = counted(bytes, "byte");
+                write!(f, "{bytes} of content, the limit is {limit}")
             }
             DumpErrorKind::NoPath { ino, major, minor } => {
                 write!(

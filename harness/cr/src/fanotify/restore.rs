@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use fsnotify::counted;
 use fsnotify::fanotify::{InitFlags, MarkFlags, Mask};
 use fsnotify::fdinfo::{self, Body, Kind as GroupKind, Level};
 use nix::errno::Errno;
@@ -228,7 +229,7 @@ fn compare(number: BorrowedFd<'_>, group: &Fanotify) -> Result<(), GroupError> {
         return Err(differs(None, "no fanotify group".to_owned()));
     };
     if marks.len() != group.marks.len() {
-        return Err(differs(None, format!("{} marks", marks.len())));
+        return Err(differs(None, counted(marks.len(), "mark")));
     }
     for (index, (shown, mark)) in marks.iter().zip(&group.marks).enumerate() {
         let fdinfo::Mark {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use fsnotify::counted;
 use prost::Message;
 
 use super::{Content, Image, InvalidImage, Writer};
@@ -56,9 +57,12 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             DecodeErrorKind::Truncated { expected, found } => {
-                write!(f, "image: {found} bytes, not {expected}: incomplete")
+                let found = counted(found, "byte");
+                write!(f, "image: {found}, not {expected}: incomplete")
             }
-            DecodeErrorKind::Trailing { bytes } => write!(f, "image: {bytes} bytes too many"),
+            DecodeErrorKind::Trailing { bytes } => {
+                write!(f, "image: {} too many", counted(bytes, "byte"))
+            }
             DecodeErrorKind::Magic => f.write_str("image: not an image of notifreeze"),
             DecodeErrorKind::Version(version) => {
                 write!(f, "image: version {version}, this program knows {VERSION}")

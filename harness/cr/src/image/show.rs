@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use fsnotify::counted;
+
 use super::{Image, Inode, Object, Place, PlaceKind};
 use crate::loss::{Loss, LossKind};
 
@@ -50,7 +52,7 @@ impl fmt::Display for Image {
             write!(f, "process {}", process.pid)?;
             match process.exited {
                 Some(status) => write!(f, ": ended, status {status:#x}")?,
-                None => write!(f, ": {} descriptors", process.descriptors.len())?,
+                None => write!(f, ": {}", counted(process.descriptors.len(), "descriptor"))?,
             }
             if let Some(place) = process.working_directory {
                 write!(f, ", in {}", self.place(place))?;
@@ -72,8 +74,9 @@ impl fmt::Display for Image {
         for (index, inode) in self.inodes.iter().enumerate() {
             if let Some(ghost) = &inode.ghost {
                 write!(f, "ghost inode {index}: mode {:o}, ", inode.mode)?;
-                write!(f, "owner {}:{}, {} bytes", ghost.uid, ghost.gid, ghost.size)?;
-                writeln!(f, ", {} extents", ghost.extents.len())?;
+                write!(f, "owner {}:{}", ghost.uid, ghost.gid)?;
+                let extents = counted(ghost.extents.len(), "extent");
+                writeln!(f, ", {}, {extents}", counted(ghost.size, "byte"))?;
             }
         }
         for record in &self.lost {
@@ -90,11 +93,16 @@ impl Image {
         match &file.object {
             Some(Object::Place(place)) => write!(f, "{}", self.place(*place))?,
             Some(Object::Inotify(group)) => {
-                let (watches, unread) = (group.watches.len(), group.queue.len());
-                write!(f, "inotify, {watches} watches, {unread} bytes unread")?;
+                let watches = counted(group.watches.len(), "watch");
+                let unread = counted(group.queue.len(), "byte");
+                write!(f, "inotify, {watches}, {unread} unread")?;
             }
-            Some(Object::Epoll(set)) => write!(f, "epoll, {} interests", set.interests.len())?,
-            Some(Object::Fanotify(group)) => write!(f, "fanotify, {} marks", group.marks.len())?,
+            Some(Object::Epoll(set)) => {
+                write!(f, "epoll, {}", counted(set.interests.len(), "interest"))?;
+            }
+            Some(Object::Fanotify(group)) => {
+                write!(f, "fanotify, {}", counted(group.marks.len(), "mark"))?;
+            }
             None => f.write_str("unknown")?,
         }
         write!(f, ", flags {:#o}", file.flags)?;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use fsnotify::Wd;
 use fsnotify::event::DecodeError;
 use fsnotify::inotify::Mask;
+use fsnotify::{Wd, counted};
 use nix::errno::Errno;
 
 /// Failure of [`super::rebuild`]: what went wrong, and at which event of the saved queue.
@@ -75,7 +75,8 @@ impl fmt::Display for RebuildError {
             Self::Decode { index, error } => write!(f, "event {index}: {error}"),
             Self::Event { event, reason } => write!(f, "{event}: {reason}"),
             Self::TooLong { events, limit } => {
-                write!(f, "{events} events: this machine queues at most {limit}")
+                let events = counted(events, "event");
+                write!(f, "{events}: this machine queues at most {limit}")
             }
             Self::NotEmpty { unread } => write!(f, "the group has {unread} unread bytes already"),
             Self::Fill { expected, found } => {
@@ -116,7 +117,8 @@ impl fmt::Display for Reason {
             }
             Self::WdTaken { got } => write!(f, "wd not free: the watch got {got}"),
             Self::Unheard { expected, found } => {
-                write!(f, "the queue has {found} bytes after it, not {expected}")
+                let found = counted(found, "byte");
+                write!(f, "the queue has {found} after it, not {expected}")
             }
             Self::StillMounted => f.write_str("another process keeps its filesystem mounted"),
             Self::Call { call, errno } => write!(f, "{call}: {}", errno.desc()),

@@ -12,9 +12,9 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::{fmt, fs, io};
 
-use fsnotify::Wd;
 use fsnotify::fdinfo::{Body, Group, Kind, Level};
 use fsnotify::inotify::Mask;
+use fsnotify::{Wd, counted};
 use nix::errno::Errno;
 
 use super::basket::{Basket, Phase, drain_into};
@@ -63,7 +63,10 @@ impl Window {
             Self::Quiet => return None,
             Self::Heard { n_events } => (
                 LossKind::WindowHeard,
-                format!("{n_events} events came while its watches were off, and some are missing"),
+                format!(
+                    "{} came while its watches were off, and some are missing",
+                    counted(n_events, "event")
+                ),
             ),
             Self::Unknown(errno) => (
                 LossKind::WindowUnknown,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fsnotify::counted;
+
 use crate::{diagnostics, suite};
 
 /// What to read.
@@ -23,8 +25,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         anstream::eprintln!("{message}\n");
     }
     match n_bad {
-        0 => anstream::println!("sound: {}", super::scenarios(paths.len())),
-        _ => anstream::eprintln!("not sound: {n_bad} of {}", super::scenarios(paths.len())),
+        0 => anstream::println!("sound: {}", counted(paths.len(), "scenario")),
+        _ => anstream::eprintln!("not sound: {n_bad} of {}", counted(paths.len(), "scenario")),
     }
     Ok(if n_bad == 0 {
         crate::EXIT_OK

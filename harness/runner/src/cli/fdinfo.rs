@@ -8,6 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Level as Severity, Renderer, Snippet};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use fsnotify::counted;
 use fsnotify::fdinfo::{
     Body, Group, Kind, Level, Lines, Lock, MAX_TEXT, Mark, MarkTarget, Options, ParseError, Watch,
     audit,
@@ -232,14 +233,14 @@ fn table_of(group: &Group) -> String {
     match &group.body {
         Body::Unstated => {}
         Body::Inotify { watches } => {
-            output += &format!("{} watches of inotify\n", watches.len());
+            output += &format!("{} of inotify\n", counted(watches.len(), "watch"));
             table.set_header(["wd", "mask", "inode", "device", "handle"]);
             for watch in watches {
                 table.add_row(watch_row(watch));
             }
         }
         Body::Fanotify { marks, .. } => {
-            output += &format!("{} marks of fanotify\n", marks.len());
+            output += &format!("{} of fanotify\n", counted(marks.len(), "mark"));
             table.set_header(["on", "mask", "ignored mask", "flags", "handle"]);
             for mark in marks {
                 table.add_row(mark_row(mark));

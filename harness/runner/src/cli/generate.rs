@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fsnotify::counted;
 use indicatif::ProgressBar;
 
 use crate::case::{LIMIT_MS, Report};
@@ -104,7 +105,8 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     };
     anstream::println!("seed {seed}");
     if !plan.ledger.is_empty() {
-        anstream::println!("{} classes of differences are known", plan.ledger.len());
+        let classes = counted(plan.ledger.len(), "class");
+        anstream::println!("{classes} of known differences");
     }
     let bar = ProgressBar::new((n_cases.saturating_sub(shard.0)).div_ceil(shard.1) as u64);
     let outcome = generate::run(&plan, &notifreeze, || bar.inc(1));
@@ -131,8 +133,8 @@ fn summary(outcome: &Outcome, plan: &Plan) -> String {
     let seconds = outcome.wall.as_secs_f64();
     let rate = f64::from(u32::try_from(outcome.n_run).unwrap_or(u32::MAX)) / seconds.max(0.001);
     let mut summary = format!(
-        "{} cases under {} in {seconds:.1} s, {rate:.0} a second, {} failed",
-        outcome.n_run,
+        "{} under {} in {seconds:.1} s, {rate:.0} a second, {} failed",
+        counted(outcome.n_run, "case"),
         plan.engine,
         outcome.failures.len()
     );

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use fsnotify::counted;
 
 use super::Selection;
 use crate::engine::{Criu, EngineSpec};
@@ -64,8 +65,8 @@ fn expected(case: &Case, engine: &EngineSpec) -> (&'static str, Vec<String>) {
                 .iter()
                 .map(|versions| format!("{versions}: "));
             let races = known.races.then(|| {
-                let n_outcomes = gate::outcomes(case, engine).len();
-                format!("a race, {n_outcomes} outcomes recorded: ")
+                let outcomes = counted(gate::outcomes(case, engine).len(), "outcome");
+                format!("a race, {outcomes} recorded: ")
             });
             versions.chain(races).chain([known.why.clone()]).collect()
         })

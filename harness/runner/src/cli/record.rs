@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use fsnotify::counted;
+
 use crate::live::process::none_here;
 use crate::live::record::{Options, Recorded, Source, by_reason, record};
 
@@ -84,7 +86,8 @@ fn say(recorded: &Recorded) {
     let Recorded {
         n_steps, n_watches, ..
     } = recorded;
-    anstream::eprintln!("{n_steps} steps, {n_watches} of them watches or marks");
+    let steps = counted(n_steps, "step");
+    anstream::eprintln!("{steps}, {n_watches} of them watches or marks");
     for (count, why, what) in by_reason(&recorded.left_out) {
         anstream::eprintln!("left out: {count} {why}, such as {what}");
     }

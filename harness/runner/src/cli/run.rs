@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use fsnotify::counted;
 use indicatif::{ProgressBar, ProgressStyle};
 use verify::Verdict;
 
@@ -295,8 +296,11 @@ fn summary(
         .collect();
     format!(
         "{}{} under {engine}: {} in {:.2} s",
-        super::scenarios(reports.len()),
-        places.map_or(String::new(), |n| format!(" cut in {n} places")),
+        counted(reports.len(), "scenario"),
+        places.map_or(String::new(), |n| format!(
+            " cut in {}",
+            counted(n, "place")
+        )),
         counts.join(", "),
         wall.as_secs_f64()
     )

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
+use fsnotify::counted;
 use indicatif::{ProgressBar, ProgressStyle};
 use scenario::{Scenario, Transcript};
 use verify::Verdict;
@@ -82,9 +83,9 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     anstream::println!("{}", table(&defects, &caught));
     let n_caught = caught.iter().flatten().count();
     anstream::println!(
-        "{n_caught} of {} defects caught, by {} scenarios that builtin gets right",
-        defects.len(),
-        usable.len()
+        "{n_caught} of {} caught, by {} that builtin gets right",
+        counted(defects.len(), "defect"),
+        counted(usable.len(), "scenario")
     );
     super::publish(
         &args.report,

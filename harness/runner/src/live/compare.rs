@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use fsnotify::counted;
+
 use super::capture::{Capture, CapturedGroup, CapturedMark, CapturedTarget, CapturedWatch};
 
 /// One thing that is not as it was.
@@ -130,7 +132,7 @@ impl Comparison {
         self.field(
             ("I1.4", object, "shared"),
             (&before.shared_with, &after.shared_with),
-            |sharers| format!("with {} descriptors", sharers.len()),
+            |sharers| format!("with {}", counted(sharers.len(), "descriptor")),
         );
         self.field(
             ("I3.6", object, "flags of fanotify_init"),

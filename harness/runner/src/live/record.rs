@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use fsnotify::counted;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -356,7 +357,10 @@ fn group_before(group: explain::Group, left_out: &mut Vec<LeftOut>) -> HeldWhat 
     }
     if let Some(unread @ 1..) = group.unread_bytes {
         let why = "of events that were unread before";
-        left_out.push(LeftOut::new(why, &format!("{unread} bytes of fd {fd}")));
+        left_out.push(LeftOut::new(
+            why,
+            &format!("{} of fd {fd}", counted(unread, "byte")),
+        ));
     }
     let watches = group.watches.into_iter().filter_map(|watch| {
         let wd = watch.wd;

@@ -13,6 +13,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use cr::mounts::Mount;
 use cr::silent::{Folders, SilentErrorKind};
 use cr::sys::path;
+use fsnotify::counted;
 use fsnotify::fdinfo::{Body, Group, Level, MarkTarget};
 use fsnotify::{Ino, Sdev};
 use nix::dir::{Dir, Type};
@@ -437,19 +438,25 @@ impl Walk<'_> {
     /// What the search came to, for a target that it did not find.
     fn note(&self) -> String {
         let n_entries = self.n_entries.load(Ordering::Relaxed);
-        let mut note = format!("and none of the {n_entries} names of its filesystem");
+        let mut note = format!(
+            "and none of the {} of its filesystem",
+            counted(n_entries, "name")
+        );
         if n_entries >= self.search.limit {
-            note = format!("and none of the first {n_entries} names; raise --search-limit");
+            let names = counted(n_entries, "name");
+            note = format!("and none of the first {names}; raise --search-limit");
         }
         let n_avoided = self.n_avoided.load(Ordering::Relaxed);
         if n_avoided > 0 {
             note.push_str(&format!(
-                "; {n_avoided} watched directories were left alone, since reading them is heard"
+                "; left alone: {}, whose reading is heard",
+                counted(n_avoided, "watched directory")
             ));
         }
         let n_unread = self.n_unread.load(Ordering::Relaxed);
         if n_unread > 0 {
-            note.push_str(&format!("; {n_unread} directories could not be read"));
+            let directories = counted(n_unread, "directory");
+            note.push_str(&format!("; {directories} could not be read"));
         }
         note
     }

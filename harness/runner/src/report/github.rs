@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use fsnotify::counted;
+
 use super::{CaseResult, Results};
 
 /// GitHub shows ten annotations of a kind a step; more are noise in the log.
@@ -54,8 +56,8 @@ pub fn annotations(results: &Results) -> String {
     }
     if bad.len() > MAX_ANNOTATIONS {
         out.push_str(&format!(
-            "::notice::{} scenarios more\n",
-            bad.len() - MAX_ANNOTATIONS
+            "::notice::{} more\n",
+            counted(bad.len() - MAX_ANNOTATIONS, "scenario")
         ));
     }
     out

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fsnotify::counted;
 use quick_junit::{
     NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite,
 };
@@ -42,7 +43,7 @@ fn untold((verdict, count): (&'static str, usize)) -> TestCase {
         "skip" => TestCaseStatus::skipped(),
         _ => TestCaseStatus::success(),
     };
-    let mut test = TestCase::new(format!("{count} cases: {verdict}"), status);
+    let mut test = TestCase::new(format!("{}: {verdict}", counted(count, "case")), status);
     test.set_classname(UNTOLD);
     test.add_property(Property::new("verdict", verdict));
     test

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use fsnotify::counted;
+
 use super::{CaseResult, Results};
 
 /// Differences shown in the block of one point: the text has them all.
@@ -20,8 +22,8 @@ pub(super) fn print(results: &Results) -> String {
             "skip" => ("ok", " # SKIP none of them was run"),
             _ => ("ok", ""),
         };
-        let line =
-            format!("{ok} {number} - {count} cases without a point of their own{directive}\n");
+        let cases = counted(count, "case");
+        let line = format!("{ok} {number} - {cases} in one point{directive}\n");
         out.push_str(&line);
     }
     out

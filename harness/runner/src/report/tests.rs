@@ -202,9 +202,9 @@ fn what_is_only_counted_is_said_by_every_form() {
     let tap = print(Form::Tap);
     assert!(tap.contains("\n1..9\n"), "{tap}");
     let end = "\
-ok 7 - 20 cases without a point of their own
-not ok 8 - 3 cases without a point of their own # TODO each differs as is known
-ok 9 - 2 cases without a point of their own # SKIP none of them was run
+ok 7 - 20 cases in one point
+not ok 8 - 3 cases in one point # TODO each differs as is known
+ok 9 - 2 cases in one point # SKIP none of them was run
 ";
     assert!(tap.ends_with(end), "{tap}");
     let junit = print(Form::Junit);

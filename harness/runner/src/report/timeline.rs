@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use fsnotify::counted;
 use scenario::{Call, Place, Scenario};
 use verify::{Kind, Row, SideBySide};
 
@@ -110,7 +111,7 @@ impl Picture {
             self.text(
                 WIDTH / 2,
                 "step more",
-                &format!("{} rows more", rows.len() - shown),
+                &format!("{} more", counted(rows.len() - shown, "row")),
                 STEP_CHARS,
             );
             self.y += LINE;

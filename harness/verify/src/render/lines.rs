@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use fsnotify::counted;
+
 /// What stands before a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
@@ -101,7 +103,7 @@ fn fold(lines: &[Line]) -> Vec<Line> {
         };
         let first = &lines[at];
         folded.push(Line {
-            text: format!("({above}, {} times more)", n - 1),
+            text: format!("({above}, {} more)", counted(n - 1, "time")),
             remark: String::new(),
             ..first.clone()
         });
