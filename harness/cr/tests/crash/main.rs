@@ -4,7 +4,8 @@
 //!
 //! By default at every seventeenth of its calls. With `NOTIFREEZE_CRASH=each` at each, but not at the
 //! thousands of equal ones that fill a queue; with `NOTIFREEZE_CRASH=fill` at one in many of those too,
-//! and with `NOTIFREEZE_CRASH=all` at all, which takes hours: each time, all are made up to the next.
+//! and with `NOTIFREEZE_CRASH=all` at all. That takes hours where a queue holds 16,384 events, as all
+//! calls are made each time up to the one, and a minute or two where it holds a hundred (ci/queue-limit).
 //! `NOTIFREEZE_CRASH_FIRST` is the call to begin with.
 
 #[path = "../queue/equal.rs"]
@@ -316,10 +317,6 @@ fn options(directory: &Path) -> DumpOptions {
     }
 }
 
-/// More calls than who recovers makes, but for those that fill a queue; and with them.
-const MOST_RECOVERING: usize = 400;
-const MOST_RECOVERING_WITH_FILL: usize = 10_000;
-
 /// Of how many calls one is killed at where nobody asks for all.
 const SAMPLE: usize = 17;
 
@@ -337,14 +334,6 @@ struct Calls {
 }
 
 impl Calls {
-    fn most_recovering(self) -> usize {
-        if self.with_fill {
-            MOST_RECOVERING_WITH_FILL
-        } else {
-            MOST_RECOVERING
-        }
-    }
-
     fn wanted() -> Self {
         let wanted = std::env::var("NOTIFREEZE_CRASH").unwrap_or_default();
         let first = std::env::var("NOTIFREEZE_CRASH_FIRST").ok();
@@ -370,6 +359,11 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
     };
     let mut n_killed = 0;
     let mut n_recovered = 0;
+    // How many there are to run to their end before all have.
+    let n_dumpers = drained
+        .as_ref()
+        .map_or(1, |drained| drained.len().div_ceil(calls.step));
+    let mut n_ended = 0;
     for n in (calls.first..).step_by(calls.step) {
         let subject = Subject::start()?;
         let fdinfo = subject.fdinfo()?;
@@ -383,10 +377,15 @@ fn kill_everywhere(mode: &str) -> Result<(), Failed> {
         })?;
         n_recovered += usize::from(recovered);
         match ended {
-            Ended::Killed { .. } => n_killed += 1,
-            // Which calls there are to recover with depends on where the dumper was killed.
-            Ended::Exited(_) if mode == "recover" && n < calls.most_recovering() => {}
-            Ended::Exited(_) => break,
+            Ended::Killed { .. } => {
+                n_killed += 1;
+                n_ended = 0;
+            }
+            // How many calls there are to recover with depends on where the dumper was killed.
+            Ended::Exited(_) => n_ended += 1,
+        }
+        if n_ended == n_dumpers {
+            break;
         }
     }
     eprintln!("{mode}: killed at {n_killed} calls, {n_recovered} times there was a journal");
