@@ -442,8 +442,9 @@ pub(super) fn accessed(image: &Image, held: &[Held]) -> Vec<Loss> {
 fn disarmed(image: &mut Image, set: &Held, file: usize, interest: &Interest) {
     let is_group = matches!(image.files[file].object, Some(Object::Inotify(_)));
     if is_disarmed(interest) && !is_group {
-        let object = format!("{}: fired interest in fd {}", set.place, interest.fd);
-        let reason = "the kernel adds EPOLLERR and EPOLLHUP to what it waits for";
+        let object = format!("{}: fired interest", set.place);
+        let added = "the kernel adds EPOLLERR and EPOLLHUP to what it waits for";
+        let reason = format!("{added} in fd {}", interest.fd);
         declare(image, Loss::new(LossKind::FiredInterest, object, reason));
     }
 }

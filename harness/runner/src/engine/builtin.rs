@@ -171,7 +171,8 @@ fn by_name(loss: Loss, image: &Image, world: &Path) -> Vec<Loss> {
     let Some(place) = place else {
         return vec![loss];
     };
-    let path = Path::new(OsStr::from_bytes(&place.path));
+    let path = shown_path(image, place);
+    let path = Path::new(OsStr::from_bytes(&path));
     let path = path.strip_prefix(world).unwrap_or(path);
     // Of a file that never had a name, the path is that of its directory.
     let path = match place.kind() {
@@ -199,7 +200,7 @@ fn of_links(image: &Image, world: &Path) -> Vec<Loss> {
     for place in image.places.iter().filter(|place| !place.link.is_empty()) {
         objects.push("filesystem".to_owned());
         let other_name = &image.inodes[place.inode as usize].other_name;
-        for path in [&place.path, other_name] {
+        for path in [&shown_path(image, place), other_name] {
             if let Ok(path) = Path::new(OsStr::from_bytes(path)).strip_prefix(world) {
                 let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
                 for path in [path, directory.unwrap_or(Path::new("."))] {
@@ -218,6 +219,24 @@ fn of_links(image: &Image, world: &Path) -> Vec<Loss> {
         reason: "a ghost is linked at the dump, and unlinked at the restore".to_owned(),
     };
     objects.into_iter().map(loss).collect()
+}
+
+/// The path of a place. The number that stands for the name of a file opened with `O_TMPFILE` is left
+/// out, as everywhere.
+fn shown_path(image: &Image, place: &Place) -> Vec<u8> {
+    const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
+    let made_without_name = image.files.iter().any(|file| {
+        let is_of_it = matches!(&file.object, Some(Object::Place(it))
+            if image.places.get(*it as usize) == Some(place));
+        is_of_it && file.flags & TMPFILE == TMPFILE
+    });
+    let slash = place.path.iter().rposition(|&byte| byte == b'/');
+    match slash {
+        Some(slash) if made_without_name && place.kind() != PlaceKind::Unnamed => {
+            [&place.path[..slash], b"/#"].concat()
+        }
+        _ => place.path.clone(),
+    }
 }
 
 /// Where the file of `fd N: ...` is, N being a descriptor of the main process.
