@@ -13,11 +13,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use cr::LossKind;
 use cr::fanotify::dump::{Places, Source, drain, inspect};
 use cr::fanotify::plan::Kind;
 use cr::fanotify::restore::{self, Objects};
 use cr::image::Fanotify;
-use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
+use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark, without_sys_admin};
 use cr::sys::inspect::unread;
 use fsnotify::event::fanotify::{Events, Record, encode};
 use fsnotify::handle::FileHandle;
@@ -414,6 +415,26 @@ fn what_cannot_be_made_again_is_declared() {
             panic!("{losses:?}")
         };
         assert!(loss.contains("the queue overflowed"), "{loss:.200}");
+        let kind = LossKind::OverflowedEvents;
+        assert!(loss.starts_with(&format!("I4 {kind}: ")), "{loss:.200}");
+    });
+}
+
+#[test]
+fn what_fails_when_it_is_tried_is_declared() {
+    on_ext4("what_fails", |root| {
+        let flags = FID | DIR_FID | NAME;
+        let ours = group(flags, root);
+        fs::write(root.join("f"), "x").unwrap();
+        look_at_folders(root);
+        let (image, losses) = without_sys_admin(|| dumped((&ours, flags), root)).unwrap();
+        assert_eq!(image.queue, []);
+        let [loss] = &losses[..] else {
+            panic!("{losses:?}")
+        };
+        let kind = LossKind::FailedRehearsal;
+        assert!(loss.starts_with(&format!("I4 {kind}: ")), "{loss}");
+        assert!(loss.contains("EPERM"), "{loss}");
     });
 }
 

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Command;
 
+use cr::LossKind;
 use cr::fanotify::dump::{Refusal, Source, drain, inspect, refuse_waiting};
 use cr::fanotify::{blocked, hidden, restore};
 use cr::sys::block::mount_memory;
@@ -168,6 +169,37 @@ fn a_mount_namespace_is_marked_again() {
         let mnt_ns = |text: &str| text[text.find("mnt_ns:").unwrap()..].to_owned();
         let rest = |text: &str| mnt_ns(text).split_once(' ').unwrap().1.to_owned();
         assert_eq!(rest(&text(&restored.fd)), rest(&before));
+    });
+}
+
+#[test]
+fn events_about_mounts_are_declared_and_so_is_their_overflow() {
+    in_world("events_about_mounts", |world| {
+        let Ok(group) = fanotify_init(REPORT_MNT | NONBLOCK, 0) else {
+            eprintln!("skip: this kernel has no FAN_REPORT_MNT");
+            return;
+        };
+        let own = std::fs::File::open(format!("/proc/{}/ns/mnt", thread_id())).unwrap();
+        let kind = libc::FAN_MARK_MOUNT | libc::FAN_MARK_FILESYSTEM;
+        let target = Target::Descriptor(own.as_fd());
+        fanotify_mark(&group, ADD | kind, FAN_MNT_ATTACH, target).unwrap();
+        let mut kinds = |n_mounts: usize| -> Vec<_> {
+            let (mut image, _) = inspect(source(&group), world).unwrap();
+            for _ in 0..n_mounts {
+                let (from, to) = (Some(world.file(0)), world.file(1));
+                let none = None::<&str>;
+                nix::mount::mount(from, to, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
+                nix::mount::umount2(to, nix::mount::MntFlags::MNT_DETACH).unwrap();
+            }
+            let losses = drain(source(&group), &mut image).unwrap();
+            losses.into_iter().map(|loss| loss.kind).collect()
+        };
+        assert_eq!(kinds(0), []);
+        assert_eq!(kinds(1), [Ok(LossKind::MountEvents)]);
+        let limit = std::fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+        let n_too_many = limit.trim().parse::<usize>().unwrap() + 1;
+        let both = [Ok(LossKind::MountEvents), Ok(LossKind::MountOverflow)];
+        assert_eq!(kinds(n_too_many), both);
     });
 }
 

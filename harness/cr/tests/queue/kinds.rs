@@ -100,6 +100,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "an_exactly_full_queue_gets_an_overflow_event_and_says_so",
             exactly_full,
         ),
+        Trial::test("the_parted_halves_of_a_rename_are_declared", parted),
         Trial::test("a_longer_queue_than_the_limit_is_refused", too_long),
         Trial::test("an_empty_queue_costs_nothing", empty),
         Trial::test(
@@ -349,6 +350,15 @@ fn exactly_full() -> Result<(), Failed> {
 fn declared(saved: &[u8], limit: usize) -> Result<Vec<LossKind>, Failed> {
     let declared = losses("fd 3", saved, limit)?;
     Ok(declared.iter().flat_map(|loss| loss.kind).collect())
+}
+
+/// Only another process that acts in the midst of a rename makes such a queue.
+fn parted() -> Result<(), Failed> {
+    let [from, to] = [(1, 0x40, 7, "a"), (1, 0x80, 7, "b")];
+    let between = queue(&[from, (1, 0x100, 0, "c"), to]);
+    assert_eq!(declared(&between, 100)?, [LossKind::RenameParted]);
+    assert_eq!(declared(&queue(&[from, to]), 100)?, []);
+    Ok(())
 }
 
 fn too_long() -> Result<(), Failed> {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
+use cr::LossKind;
 use cr::queue::{Basket, LiveWatch, Memory, Phase, Window, drain, put_back, take};
 use cr::sys::watch;
 use fsnotify::inotify::Mask;
@@ -247,6 +248,9 @@ fn disturbed() -> Result<(), Failed> {
         if (window, &kinds) != (expected.0, &expected.1) {
             return Err(format!("{at:?}: {window:?} {kinds:x?}, not {expected:x?}").into());
         }
+        let declared = window.loss("fd 3").map(|loss| loss.kind);
+        let is_heard = window != Window::Quiet;
+        assert_eq!(declared, is_heard.then_some(Ok(LossKind::WindowHeard)));
     }
     Ok(())
 }

@@ -530,6 +530,32 @@ mod tests {
         check(0x200, &by(77), no(Reason::Alive(77)));
     }
 
+    /// What the first of the reasons is called that a queue is not made again for.
+    #[track_caller]
+    fn check_kind(queue: &[u8], kind: LossKind) {
+        let makers = Makers { alive: [77].into() };
+        let refused = plan(InitFlags(0x200), queue, &makers);
+        assert_eq!(refused.map_err(|reason| reason.kind()), Err(kind));
+    }
+
+    #[test]
+    fn a_refused_queue_has_a_kind() {
+        let of = |mask, pid, fid| event(mask, pid, &[Record::Fid(fid)]);
+        let open = |pid| of(libc::FAN_OPEN, pid, fid(12));
+        check_kind(&open(0), LossKind::UnseenMaker);
+        check_kind(&open(77), LossKind::LivingMaker);
+        check_kind(&of(1, 5, fid(0)), LossKind::ForeignObject);
+        check_kind(&of(1 << 40, 5, fid(12)), LossKind::UnknownEvent);
+        check_kind(&[1; 30], LossKind::UnknownEvent);
+        check_kind(&[open(5), open(5)].concat(), LossKind::MergingEvents);
+        let on = |number| Fid {
+            fsid: [1, number],
+            ..fid(12)
+        };
+        let on_each: Vec<u8> = (0..5).flat_map(|number| of(1, 5, on(number))).collect();
+        check_kind(&on_each, LossKind::LongQueue);
+    }
+
     #[test]
     fn only_handles_of_number_and_generation_are_forged() {
         for (kind, n_bytes) in [(1, 12), (1, 4), (2, 8), (0x81, 12), (0x4d, 40)] {
