@@ -102,6 +102,7 @@ kinds! {
     HardlinkNoise = 37, I 8, "hardlink-noise", "Other watchers hear of a ghost's link.";
 
     HardlinkDirectory = 38, I 9, "hardlink-directory", "The directory of a ghost has other times.";
+    OthersDirectory = 39, I 9, "others-directory", "The directory of a ghost, which is another user's, has other times.";
 }
 
 impl fmt::Display for LossKind {

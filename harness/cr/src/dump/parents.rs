@@ -5,8 +5,11 @@
 //! it is made again with what was in it, and what was in it is not put into its successor, whose
 //! watchers would hear of it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -15,7 +18,7 @@ use super::declare;
 use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::{DELETED, Places};
-use crate::image::{Ghost, Image, Object, PlaceKind};
+use crate::image::{Ghost, Image, Object, PlaceKind, Text};
 use crate::silent::Parents;
 use crate::sys::path::{self, Stat};
 use crate::{Loss, LossKind};
@@ -40,6 +43,42 @@ pub(super) fn find(image: &mut Image, places: &mut Places, held: &[Held]) -> Res
         next.extend(search.make_ghost(image, parent)?);
     }
     search.hold_by_what_is_below(image)
+}
+
+/// Declares the directories of other users that a restore has to make ghosts in: it changes their
+/// times, and may not put them back.
+pub(super) fn declare_others(image: &mut Image, places: &Places) {
+    let mut directories = BTreeSet::new();
+    for index in (0..).take(image.places.len()) {
+        let place = &image.places[index as usize];
+        // One that has a name all the while is declared with that.
+        if !is_removed(place.kind()) || place.parent.is_some() || !place.link.is_empty() {
+            continue;
+        }
+        let path = directory_of(image, index);
+        let is_there = places.directory_at(&path).is_some();
+        if place.kind() == PlaceKind::Unnamed && is_there {
+            continue;
+        }
+        // What is gone is made again, in the nearest that is not.
+        let mut above = Path::new(OsStr::from_bytes(&path)).ancestors();
+        let there = above.find_map(|path| {
+            let path = path.as_os_str().as_bytes();
+            places
+                .directory_at(path)
+                .map(|(_, stat)| (path.to_vec(), stat))
+        });
+        directories.extend(
+            there
+                .filter(|(_, stat)| !path::owns(stat.uid))
+                .map(|(path, _)| path),
+        );
+    }
+    for path in directories {
+        let object = format!("{}: times of the directory", Text(&path));
+        let reason = "a ghost is made in it again, and only its owner may put its times back";
+        declare(image, Loss::new(LossKind::OthersDirectory, object, reason));
+    }
 }
 
 struct Search<'a> {

@@ -557,6 +557,7 @@ impl Places {
         (limit, store): (u64, &mut Store),
     ) -> Result<(), DumpError> {
         parents::find(image, self, held)?;
+        parents::declare_others(image, self);
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(inode, _)| *inode);
         for (inode, source) in sources {

@@ -24,6 +24,7 @@ use super::leftovers::{Journal, room_name};
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
+use crate::LossKind;
 use crate::image::{Content, Image, Object, Place, PlaceKind, Text};
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
@@ -58,6 +59,10 @@ pub(super) fn make(
         made: HashMap::new(),
         placed: Vec::new(),
         touched: Vec::new(),
+        may_touch_others: image
+            .losses()
+            .iter()
+            .any(|loss| loss.kind == Ok(LossKind::OthersDirectory)),
         ghosts: Ghosts::default(),
         n_names: 0,
     };
@@ -87,6 +92,8 @@ struct Maker<'a> {
     placed: Vec<Placed>,
     /// Directories whose times are put back.
     touched: Vec<(OwnedFd, Stat)>,
+    /// The dump declared that it makes ghosts in directories of others ([`LossKind::OthersDirectory`]).
+    may_touch_others: bool,
     ghosts: Ghosts,
     n_names: u32,
 }
@@ -494,26 +501,30 @@ impl Maker<'_> {
     }
 
     /// A directory of our own on the filesystem of a place, by the directory that it is in: the root
-    /// of its mount, or, for who may not write there, the first on the way to the place that is his.
+    /// of its mount, or, where that is another's, the first on the way to the place that is the
+    /// caller's. What is made in another's directory changes times that only he may put back; so his
+    /// is the last that is tried.
     fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
         let mount = if place.mount.is_empty() {
             b"/".to_vec()
         } else {
             place.mount.clone()
         };
-        let denied = match self.workroom_in(&mount) {
-            Ok(()) => return Ok(mount),
-            Err(error) if is_denied(&error) => error,
-            Err(error) => return Err(error),
-        };
-        let own = nix::unistd::geteuid().as_raw();
+        let root = self.tree.open(&mount, libc::O_PATH | libc::O_DIRECTORY)?;
+        if path::owns(path::stat(&root, c"").context("statx", "")?.uid) {
+            match self.workroom_in(&mount) {
+                Ok(()) => return Ok(mount),
+                Err(error) if is_denied(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let ends = (mount.len() + 1..place.path.len()).filter(|&at| place.path[at] == b'/');
         for end in ends {
             let above = &place.path[..end];
             let Ok(folder) = self.tree.open(above, libc::O_PATH | libc::O_DIRECTORY) else {
                 break;
             };
-            if path::stat(&folder, c"").context("statx", "")?.uid != own {
+            if !path::owns(path::stat(&folder, c"").context("statx", "")?.uid) {
                 continue;
             }
             match self.workroom_in(above) {
@@ -522,7 +533,7 @@ impl Maker<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Err(denied)
+        self.workroom_in(&mount).map(|()| mount)
     }
 
     fn workroom_in(&mut self, above: &[u8]) -> Result<(), RestoreError> {
@@ -648,8 +659,11 @@ impl Maker<'_> {
         }
         for (folder, stat) in self.touched.drain(..) {
             let times = [stat.accessed, stat.modified];
-            let set = raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), &times, 0);
-            keep(set.map(drop).context("utimensat", ""));
+            match raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), &times, 0) {
+                // Another's directory: the image says that its times are lost.
+                Err(Errno::EPERM) if self.may_touch_others => {}
+                set => keep(set.map(drop).context("utimensat", "")),
+            }
         }
         first
     }

@@ -420,9 +420,15 @@ fn set_back(
     };
     for folder in folders(parent, path.strip_prefix(mount).unwrap_or(path))? {
         if inode_of(&folder, c"")? == Some(ino) {
-            raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), times, 0)
-                .context("utimensat", "")?;
-            return Ok(());
+            return match raw::utimensat(libc::AT_FDCWD, Some(&link_to(&folder)), times, 0) {
+                // Who was killed could not have put them back either.
+                Err(Errno::EPERM)
+                    if !path::owns(path::stat(&folder, c"").context("statx", "")?.uid) =>
+                {
+                    Ok(())
+                }
+                set => set.map(drop).context("utimensat", ""),
+            };
         }
     }
     Ok(())

@@ -34,6 +34,25 @@ pub fn open_beneath(dir: impl AsFd, path: &CStr, flags: i32, mode: u32) -> Resul
     owned(fd)
 }
 
+/// Whether the caller may set the times of what has this owner: he is the owner, or root where the
+/// owner has a number (`inode_owner_or_capable`). An unknown map of numbers has nobody else in it.
+pub(crate) fn owns(uid: u32) -> bool {
+    let own = nix::unistd::geteuid();
+    let is_mapped = |map: String| {
+        map.lines().any(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+            let (Some(Ok(first)), Some(Ok(_)), Some(Ok(length))) =
+                (numbers.next(), numbers.next(), numbers.next())
+            else {
+                return false;
+            };
+            (first..first.saturating_add(length)).contains(&u64::from(uid))
+        })
+    };
+    own.as_raw() == uid
+        || own.is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(is_mapped)
+}
+
 /// open_tree(2) with `OPEN_TREE_CLONE`: the mount of a directory from there on, without what is
 /// mounted below. The clone is in no namespace and goes away with the descriptor.
 ///
