@@ -1,10 +1,12 @@
 //! What follows from a lost queue is laid to the queue, and nothing else is.
 
 use scenario::{
-    Bytes, Descriptor, DescriptorKind, Event, Fact, FanotifyEvent, Object, Observation, Outcome,
-    Place, Scenario, Transcript,
+    Bytes, DescriptorKind, Event, Fact, FanotifyEvent, Observation, Outcome, Place, Scenario,
+    Transcript,
 };
 use verify::diff;
+
+mod facts;
 
 const MODIFY: u64 = 0x2;
 const CREATE: u64 = 0x100;
@@ -27,22 +29,7 @@ read(n)
 }
 
 fn group(n_unread: u64) -> Fact {
-    Fact::Descriptor(Descriptor {
-        process: None,
-        fd: 3,
-        kind: DescriptorKind::Fanotify,
-        object: Object::Other("anon_inode:[fanotify]".to_owned()),
-        flags: 0,
-        close_on_exec: false,
-        offset: None,
-        owner: None,
-        signal: 0,
-        shared_with: None,
-        unread: Some(n_unread * METADATA),
-        group_flags: None,
-        interest: Vec::new(),
-        stat: None,
-    })
+    Fact::Descriptor(facts::group(DescriptorKind::Fanotify, n_unread * METADATA))
 }
 
 fn event(mask: u64, record: &str) -> Fact {

@@ -7,6 +7,8 @@ use scenario::{
 };
 use verify::{Difference, diff};
 
+mod facts;
+
 const OPEN: u32 = 0x20;
 const OVERFLOW: u32 = 0x4000;
 
@@ -97,30 +99,11 @@ fn an_overflow_marker_is_laid_to_its_own_invariant_wherever_it_stands() {
     check_facts(&[], &[marker()], &["spurious I4.5"]);
 }
 
-fn inotify_group() -> Fact {
-    Fact::Descriptor(Descriptor {
-        process: None,
-        fd: 3,
-        kind: DescriptorKind::Inotify,
-        object: Object::Other("anon_inode:inotify".to_owned()),
-        flags: 0,
-        close_on_exec: false,
-        offset: None,
-        owner: None,
-        signal: 0,
-        shared_with: None,
-        unread: Some(16),
-        group_flags: None,
-        interest: Vec::new(),
-        stat: None,
-    })
-}
-
 /// A queue of one event at a cut, and another descriptor that is read after it.
 fn read_through_another(lines: &str) -> Vec<String> {
     let text = format!("# A.\ninotify_init1(IN_NONBLOCK) = n\ncheckpoint\n{lines}");
     let scenario = scenario::parse(&text).expect("it parses").scenario;
-    let group = inotify_group();
+    let group = Fact::Descriptor(facts::group(DescriptorKind::Inotify, 16));
     let last = scenario.steps.len() - 1;
     let run = |read: &[Fact]| {
         let observations = (0..=last).map(|index| match index {
@@ -398,13 +381,11 @@ fn content_that_is_read_at_once_changes() {
 
 #[test]
 fn the_end_of_a_queue_is_of_the_group_that_it_is_drained_from() {
-    let group = |fd, unread| match inotify_group() {
-        Fact::Descriptor(group) => Fact::Descriptor(Descriptor {
+    let group = |fd, unread| {
+        Fact::Descriptor(Descriptor {
             fd,
-            unread: Some(unread),
-            ..group
-        }),
-        other => other,
+            ..facts::group(DescriptorKind::Inotify, unread)
+        })
     };
     let drained = |fd| match event(OPEN) {
         Fact::Event(event) => Fact::Event(Event {
@@ -437,13 +418,7 @@ fn the_size_of_an_event_counts_the_end_of_its_name() {
     let text = "# A.\ninotify_init1(IN_NONBLOCK)\ncheckpoint\nread(3)\n";
     let scenario = scenario::parse(text).expect("it parses").scenario;
     let run = |read: &[Fact]| {
-        let group = match inotify_group() {
-            Fact::Descriptor(group) => Fact::Descriptor(Descriptor {
-                unread: Some(48),
-                ..group
-            }),
-            other => other,
-        };
+        let group = Fact::Descriptor(facts::group(DescriptorKind::Inotify, 48));
         Transcript {
             observations: vec![
                 observation(0, Outcome::Value(3), &[]),
