@@ -1,4 +1,6 @@
 //! Everything that cannot be kept, by kind; and a loss, which a dump says beforehand.
+//!
+//! `docs/losses.md` tells of each kind why, and what to do instead. A test keeps the two equal.
 
 use std::fmt;
 

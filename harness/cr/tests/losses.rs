@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -25,6 +25,9 @@ const ROOM: &str = "be-the-room";
 const SUBJECT: &str = "be-the-subject";
 /// What a room has to say, in its directory.
 const SAID: &str = "said";
+/// A directory of a user whom a room does not know; without root, that of temporary files is one.
+const OTHERS: &str = "others";
+const NOBODY: u32 = 65534;
 /// The answer of a room that may not be.
 const NO_ROOM: u8 = 77;
 
@@ -36,7 +39,7 @@ struct Scene {
     losses: &'static [LossKind],
 }
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 6] = [
     Scene {
         test: "who_may_watch_no_more_declares_what_a_watch_would_tell",
         subject: many_watches,
@@ -67,6 +70,12 @@ const SCENES: [Scene; 5] = [
         dump: parked,
         losses: &[LossKind::ClosedBesideParked],
     },
+    Scene {
+        test: "a_ghost_in_the_directory_of_another_changes_its_times",
+        subject: ghost_at_others,
+        dump: taken,
+        losses: &[LossKind::OthersDirectory],
+    },
 ];
 
 /// As many watches as the user may have in a room.
@@ -92,6 +101,16 @@ fn scene(test: &str) -> &'static Scene {
 
 fn check(scene: &Scene) -> Result<Completion, Failed> {
     let directory = tempfile::tempdir()?;
+    if Uid::effective().is_root() {
+        let others = directory.path().join(OTHERS);
+        fs::create_dir(&others)?;
+        fs::set_permissions(&others, fs::Permissions::from_mode(0o777))?;
+        chown(&others, Some(NOBODY), Some(NOBODY))?;
+    } else if scene.losses == [LossKind::OthersDirectory]
+        && fs::metadata(std::env::temp_dir())?.uid() == Uid::effective().as_raw()
+    {
+        return Ok(Completion::ignored_with("no directory of another"));
+    }
     let status = Command::new(std::env::current_exe()?)
         .args([ROOM, scene.test])
         .arg(directory.path())
@@ -264,6 +283,21 @@ fn ghost_by_path(tree: &Path) -> Vec<OwnedFd> {
         .unwrap();
     fs::remove_file(&path).unwrap();
     vec![by_path.into()]
+}
+
+fn ghost_at_others(tree: &Path) -> Vec<OwnedFd> {
+    let others = tree.with_file_name(OTHERS);
+    let folder = if others.exists() {
+        others
+    } else {
+        std::env::temp_dir()
+    };
+    vec![
+        tempfile::NamedTempFile::new_in(folder)
+            .unwrap()
+            .into_file()
+            .into(),
+    ]
 }
 
 fn unprivileged_group(tree: &Path) -> Vec<OwnedFd> {
