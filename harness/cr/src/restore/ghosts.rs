@@ -503,37 +503,38 @@ impl Maker<'_> {
     /// A directory of our own on the filesystem of a place, by the directory that it is in: the root
     /// of its mount, or, where that is another's, the first on the way to the place that is the
     /// caller's. What is made in another's directory changes times that only he may put back; so his
-    /// is the last that is tried.
+    /// are the last that are tried.
     fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
         let mount = if place.mount.is_empty() {
             b"/".to_vec()
         } else {
             place.mount.clone()
         };
-        let root = self.tree.open(&mount, libc::O_PATH | libc::O_DIRECTORY)?;
-        if path::owns(path::stat(&root, c"").context("statx", "")?.uid) {
-            match self.workroom_in(&mount) {
-                Ok(()) => return Ok(mount),
-                Err(error) if is_denied(&error) => {}
-                Err(error) => return Err(error),
-            }
+        if self.workrooms.contains_key(&mount) {
+            return Ok(mount);
         }
         let ends = (mount.len() + 1..place.path.len()).filter(|&at| place.path[at] == b'/');
-        for end in ends {
-            let above = &place.path[..end];
-            let Ok(folder) = self.tree.open(above, libc::O_PATH | libc::O_DIRECTORY) else {
-                break;
+        let below = ends.map(|end| place.path[..end].to_vec());
+        let mut candidates = Vec::new();
+        for above in std::iter::once(mount).chain(below) {
+            let folder = match self.tree.open(&above, libc::O_PATH | libc::O_DIRECTORY) {
+                Ok(folder) => folder,
+                Err(error) if candidates.is_empty() => return Err(error),
+                Err(_) => break,
             };
-            if !path::owns(path::stat(&folder, c"").context("statx", "")?.uid) {
-                continue;
-            }
-            match self.workroom_in(above) {
-                Ok(()) => return Ok(above.to_vec()),
-                Err(error) if is_denied(&error) => {}
+            let is_others = !path::owns(path::stat(&folder, c"").context("statx", "")?.uid);
+            candidates.push((is_others, above));
+        }
+        candidates.sort_by_key(|(is_others, _)| *is_others);
+        let mut denied = RestoreError::new(RestoreErrorKind::Impossible("no directory on its way"));
+        for (_, above) in candidates {
+            match self.workroom_in(&above) {
+                Ok(()) => return Ok(above),
+                Err(error) if is_denied(&error) => denied = error,
                 Err(error) => return Err(error),
             }
         }
-        self.workroom_in(&mount).map(|()| mount)
+        Err(denied)
     }
 
     fn workroom_in(&mut self, above: &[u8]) -> Result<(), RestoreError> {
