@@ -1,6 +1,7 @@
 //! The calls of the model: what each does to the tree, and whom it tells.
 
 mod descriptor;
+mod groups;
 mod mounts;
 mod names;
 mod notify;
