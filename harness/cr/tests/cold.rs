@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use cr::image::PlaceKind;
 use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
@@ -18,8 +18,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+
+mod parked;
+
+use parked::Parked;
 
 /// Arguments of this program: be the one with a mount namespace of its own, the subject, its heir.
 const WORLD: &str = "in-a-world-of-its-own";
@@ -101,7 +103,7 @@ fn in_a_world(directory: &Path) -> Result<(), String> {
 
 /// Dumps a subject and restores it, with names forgotten before both.
 fn cut(root: &Path, image: &Path, bystander: &Bystander, kind: PlaceKind) {
-    let mut subject = Subject::start(root);
+    let subject = Parked::start(&[SUBJECT.as_ref(), root.as_os_str()]).unwrap();
     if kind == PlaceKind::Hidden {
         let over = root.join(FOLDERS[2]);
         let none = MsFlags::empty();
@@ -110,7 +112,7 @@ fn cut(root: &Path, image: &Path, bystander: &Bystander, kind: PlaceKind) {
     // The subject makes a directory, for an event that cannot be kept.
     bystander.heard();
     forget_names(root);
-    let pid = Pid::from_raw(i32::try_from(subject.0.id()).unwrap());
+    let pid = subject.pid();
     let options = (&DumpOptions::default(), Afterwards::Ends);
     let (dumped, losses) = cr::dump_to_file(pid, image, options).unwrap();
     assert_eq!(bystander.heard(), 0, "bytes of events, of a dump: {kind:?}");
@@ -135,8 +137,7 @@ fn cut(root: &Path, image: &Path, bystander: &Bystander, kind: PlaceKind) {
         let expected = FOLDERS[3..].iter().map(|folder| path_of(root, folder));
         assert!(found.into_iter().map(|(path, _)| path).eq(expected));
     }
-    subject.0.kill().unwrap();
-    subject.0.wait().unwrap();
+    drop(subject);
     if kind == PlaceKind::Named {
         fs::remove_dir(root.join(NEW)).unwrap();
         bystander.heard();
@@ -186,33 +187,6 @@ impl Bystander {
     /// Bytes of events since the last time.
     fn heard(&self) -> usize {
         cr::queue::drain(self.0.as_fd()).unwrap().len()
-    }
-}
-
-struct Subject(Child);
-
-impl Subject {
-    fn start(root: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .arg(SUBJECT)
-            .arg(root)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
-        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
-        Self(child)
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        // It has ended already, unless the test fails.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use cr::image::{Object, Place, PlaceKind};
 use cr::sys::{raw, watch};
@@ -14,11 +14,12 @@ use cr::{DumpOptions, Image, RestoreOptions};
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
+mod parked;
 #[path = "queue/user.rs"]
 mod user;
+
+use parked::Parked;
 
 const SUBJECT: &str = "be-the-subject";
 const HEIR: &str = "be-the-heir";
@@ -109,7 +110,8 @@ impl World {
     }
 
     fn dump(&self) -> Result<Image, Failed> {
-        let subject = Subject::start(&self.path("tree"))?;
+        let tree = self.path("tree");
+        let subject = Parked::start(&[SUBJECT.as_ref(), tree.as_os_str()])?;
         // Where handles of files cannot be opened.
         let options = DumpOptions {
             paths: vec![self.path("tree/d"), self.path("tree").join(FILE_NAME)],
@@ -125,36 +127,6 @@ impl World {
         let this = std::env::current_exe()?;
         Command::new(this).arg(HEIR).args([&path, &said]).status()?;
         Ok(fs::read_to_string(said)?)
-    }
-}
-
-struct Subject(Child);
-
-impl Subject {
-    fn start(tree: &Path) -> Result<Self, Failed> {
-        let child = Command::new(std::env::current_exe()?)
-            .arg(SUBJECT)
-            .arg(tree)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let subject = Self(child);
-        match waitpid(subject.pid(), Some(WaitPidFlag::WUNTRACED))? {
-            WaitStatus::Stopped(..) => Ok(subject),
-            other => Err(format!("the subject did not stop: {other:?}").into()),
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

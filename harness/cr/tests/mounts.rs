@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use cr::DumpOptions;
 use cr::sys::{descriptor, raw, watch};
@@ -14,13 +14,14 @@ use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill, raise};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, raise};
 
 mod heir;
+mod parked;
 #[path = "queue/user.rs"]
 mod user;
+
+use parked::Parked;
 
 const WORLD: &str = "be-the-world";
 const SUBJECT: &str = "be-the-subject";
@@ -118,17 +119,7 @@ fn cut(kind: &str, directory: &Path) -> Result<(), Failed> {
     let [tree, image, said] = ["tree", "image", "said"].map(|name| directory.join(name));
     fs::create_dir(&tree)?;
     let this = std::env::current_exe()?;
-    let mut subject = Command::new(&this)
-        .args([SUBJECT, kind])
-        .arg(&tree)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()?;
-    let pid = Pid::from_raw(i32::try_from(subject.id())?);
-    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED))?;
-    if !matches!(stopped, WaitStatus::Stopped(..)) {
-        return Err(format!("the subject did not stop: {stopped:?}").into());
-    }
+    let subject = Parked::start(&[SUBJECT.as_ref(), kind.as_ref(), tree.as_os_str()])?;
     let expected = fs::read_to_string(tree.with_extension("expected"))?;
     let options = DumpOptions {
         // Where handles, or those of files, cannot be opened.
@@ -142,9 +133,8 @@ fn cut(kind: &str, directory: &Path) -> Result<(), Failed> {
         },
         ..DumpOptions::default()
     };
-    let dumped = cr::dump(pid, &options);
-    kill(pid, Signal::SIGKILL)?;
-    subject.wait()?;
+    let dumped = cr::dump(subject.pid(), &options);
+    drop(subject);
     let dumped = match (kind, dumped) {
         ("covered", dumped) => {
             let refusal = dumped.err().map(|error| error.to_string());

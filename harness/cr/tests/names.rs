@@ -8,19 +8,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use cr::DumpOptions;
 use cr::sys::{descriptor, raw, watch};
 use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 mod heir;
+mod parked;
 #[path = "queue/user.rs"]
 mod user;
+
+use parked::Parked;
 
 const SUBJECT: &str = "be-the-subject";
 const HEIR: &str = "be-the-heir";
@@ -110,7 +111,7 @@ fn cut(then: fn(&Path) -> io::Result<()>) -> Result<(), Failed> {
     let [tree, image, said] = ["tree", "image", "said"].map(|name| directory.path().join(name));
     fs::create_dir(&tree)?;
     let expected = {
-        let subject = Subject::start(&tree)?;
+        let subject = Parked::start(&[SUBJECT.as_ref(), tree.as_os_str()])?;
         let expected = fs::read_to_string(tree.with_extension("expected"))?;
         // Where handles of files cannot be opened.
         let options = DumpOptions {
@@ -138,36 +139,6 @@ fn paths(tree: &Path, name: &[u8]) -> [PathBuf; N_EACH] {
     let folder = tree.join(name);
     let below = |kind: &str| folder.join(kind).join(name);
     [folder.clone(), below("file"), below("ghost"), below("gone")]
-}
-
-struct Subject(Child);
-
-impl Subject {
-    fn start(tree: &Path) -> Result<Self, Failed> {
-        let child = Command::new(std::env::current_exe()?)
-            .arg(SUBJECT)
-            .arg(tree)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let subject = Self(child);
-        match waitpid(subject.pid(), Some(WaitPidFlag::WUNTRACED))? {
-            WaitStatus::Stopped(..) => Ok(subject),
-            other => Err(format!("the subject did not stop: {other:?}").into()),
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Makes and watches everything with two groups, of which one is read to know what is in the other.
