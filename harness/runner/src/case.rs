@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use scenario::{Expect, Known, Loss, Need, Outcome, Place, Scenario, Transcript};
+use scenario::{Call, Expect, Known, Loss, Need, Outcome, Place, Scenario, Transcript};
 use verify::{Difference, Verdict, model};
 
 use crate::caches;
@@ -201,7 +201,7 @@ pub fn control(
         return Err(verdict);
     }
     let unexpected = unexpected(&case.scenario, &first);
-    if let Some((reason, Outcome::Errno(nix::libc::EOPNOTSUPP))) = &unexpected
+    if let Some((reason, true)) = &unexpected
         && let Some(elsewhere) = elsewhere(case, options)
     {
         let filesystem = elsewhere.name();
@@ -369,8 +369,8 @@ fn contradicted(scenario: &Scenario, control: &Transcript) -> Option<String> {
     Some(format!("not as the model of inotify says\n{first}"))
 }
 
-/// The first result of control that is not what its step says, in words and as it is.
-fn unexpected(scenario: &Scenario, control: &Transcript) -> Option<(String, Outcome)> {
+/// The first result of control that is not what its step says, and whether the filesystem may be why.
+fn unexpected(scenario: &Scenario, control: &Transcript) -> Option<(String, bool)> {
     control.observations.iter().find_map(|observation| {
         let Place::Step(index) = observation.place else {
             return None;
@@ -392,7 +392,13 @@ fn unexpected(scenario: &Scenario, control: &Transcript) -> Option<(String, Outc
                 Outcome::None => "nothing".to_owned(),
             };
             let reason = format!("step {}: {step}: got {got}", index + 1);
-            (reason, observation.outcome)
+            let is_unable = match observation.outcome {
+                Outcome::Errno(nix::libc::EOPNOTSUPP) => true,
+                // An overlay is no upper layer of another (`ovl_mount_dir_check`).
+                Outcome::Errno(nix::libc::EINVAL) => step.call == Call::Mount,
+                Outcome::Errno(_) | Outcome::Value(_) | Outcome::None => false,
+            };
+            (reason, is_unable)
         })
     })
 }
