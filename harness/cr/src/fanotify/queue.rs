@@ -257,7 +257,7 @@ pub fn overflow(group: BorrowedFd<'_>, flags: InitFlags) -> Result<(), (&'static
     let limit = fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").ok();
     let limit: u64 = limit
         .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(16384);
+        .ok_or(("read max_queued_events", Errno::ENOENT))?;
     let scratch = tmpfs::detached().map_err(call("fsmount"))?;
     let path = CString::new(format!("/proc/self/fd/{}", scratch.as_raw_fd())).expect("no NUL");
     let mask = libc::FAN_OPEN | libc::FAN_ONDIR | libc::FAN_EVENT_ON_CHILD;
