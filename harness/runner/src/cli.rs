@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::diagnostics;
+use crate::engine::{Criu, EngineSpec, Flavour};
 use crate::report::{self, Results};
 use crate::sandbox::{self, inner};
 use crate::suite::{Problem, Unreadable};
@@ -88,6 +89,34 @@ struct Selection {
     /// Only scenarios whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+}
+
+/// Which CRIU the engine `criu` is.
+#[derive(Debug, clap::Args)]
+struct CriuArgs {
+    /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
+    #[arg(long, value_name = "PROGRAM")]
+    criu_bin: Option<PathBuf>,
+    /// Where the subject of the engine `criu` lives.
+    #[arg(long, value_name = "FLAVOUR", value_enum, default_value_t = Flavour::Host)]
+    criu_flavour: Flavour,
+}
+
+impl CriuArgs {
+    /// An engine, as these have it if it is CRIU.
+    fn chosen(&self, engine: &EngineSpec) -> EngineSpec {
+        let EngineSpec::Criu(criu) = engine else {
+            return engine.clone();
+        };
+        let criu = match &self.criu_bin {
+            Some(program) => Criu::at(program.clone()),
+            None => criu.clone(),
+        };
+        EngineSpec::Criu(Criu {
+            flavour: self.criu_flavour,
+            ..criu
+        })
+    }
 }
 
 /// Parses the command line and does what it says.

@@ -6,8 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fsnotify::counted;
 use indicatif::ProgressBar;
 
+use super::CriuArgs;
 use crate::case::{LIMIT_MS, Report};
-use crate::engine::{Criu, EngineSpec, Flavour};
+use crate::engine::EngineSpec;
 use crate::generate::ledger::Ledger;
 use crate::generate::{self, Failure, Outcome, Plan};
 use crate::report::Results;
@@ -25,12 +26,8 @@ pub(super) struct Args {
     /// How to cut; `control` holds the kernel against the model and cuts nothing.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
-    /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
-    #[arg(long, value_name = "PROGRAM")]
-    criu_bin: Option<PathBuf>,
-    /// Where the subject of the engine `criu` lives.
-    #[arg(long, value_name = "FLAVOUR", value_enum, default_value_t = Flavour::Host)]
-    criu_flavour: Flavour,
+    #[command(flatten)]
+    criu: CriuArgs,
     /// Scenarios, or folders of them, that are known to differ under the engine: what differs as they
     /// do is counted and is no failure.
     #[arg(long, value_name = "SCENARIO", num_args = 1..)]
@@ -76,16 +73,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         return Ok(crate::EXIT_OK);
     }
     let notifreeze = std::env::current_exe().map_err(|error| error.to_string())?;
-    let engine = match (&args.engine, &args.criu_bin) {
-        (EngineSpec::Criu(criu), program) => EngineSpec::Criu(Criu {
-            flavour: args.criu_flavour,
-            ..match program {
-                Some(program) => Criu::at(program.clone()),
-                None => criu.clone(),
-            }
-        }),
-        (engine, _) => engine.clone(),
-    };
+    let engine = args.criu.chosen(&args.engine);
     let (known, unreadable) = match args.known.as_slice() {
         [] => (Vec::new(), Vec::new()),
         known => suite::select(known, None)?,

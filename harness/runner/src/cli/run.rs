@@ -11,10 +11,10 @@ use fsnotify::counted;
 use indicatif::{ProgressBar, ProgressStyle};
 use verify::Verdict;
 
-use super::Selection;
+use super::{CriuArgs, Selection};
 use crate::case::{self, Options, Report, Snapshot};
 use crate::cuts::{self, CutAt, Cuts};
-use crate::engine::{Commands, Criu, EngineSpec, Flavour, Ghosts, Policies, Queue};
+use crate::engine::{Commands, EngineSpec, Ghosts, Policies, Queue};
 use crate::gate;
 use crate::report::{self, Results};
 use crate::sandbox::{self, Filesystem};
@@ -34,12 +34,8 @@ pub(super) struct Args {
     /// How to cut: control, builtin, copy, classic, criu, command, saboteur=DEFECT.
     #[arg(long, short, value_name = "ENGINE", default_value = "builtin", value_parser = EngineSpec::parse)]
     engine: EngineSpec,
-    /// The CRIU of the engine `criu`; default: the variable CRIU, then `criu` in PATH.
-    #[arg(long, value_name = "PROGRAM")]
-    criu_bin: Option<PathBuf>,
-    /// Where the subject of the engine `criu` lives.
-    #[arg(long, value_name = "FLAVOUR", value_enum, default_value_t = Flavour::Host)]
-    criu_flavour: Flavour,
+    #[command(flatten)]
+    criu: CriuArgs,
     /// Of the engine `command`: the shell command that dumps and kills the process tree of `{pid}`
     /// into the folder `{images}`.
     #[arg(long, value_name = "COMMAND", required_if_eq("engine", "command"))]
@@ -162,21 +158,13 @@ fn engine(args: &Args) -> Result<EngineSpec, String> {
     if args.queue.is_some() || args.ghosts.is_some() {
         return Err("--queue and --ghosts are choices of the engine builtin".to_owned());
     }
-    let engine = match (&args.engine, &args.criu_bin, &args.dump, &args.restore) {
-        (EngineSpec::Criu(criu), program, ..) => EngineSpec::Criu(Criu {
-            flavour: args.criu_flavour,
-            ..match program {
-                Some(program) => Criu::at(program.clone()),
-                None => criu.clone(),
-            }
-        }),
-        (EngineSpec::Command(_), _, Some(dump), Some(restore)) => EngineSpec::Command(Commands {
+    Ok(match (&args.engine, &args.dump, &args.restore) {
+        (EngineSpec::Command(_), Some(dump), Some(restore)) => EngineSpec::Command(Commands {
             dump: dump.clone(),
             restore: restore.clone(),
         }),
-        (engine, ..) => engine.clone(),
-    };
-    Ok(engine)
+        (engine, ..) => args.criu.chosen(engine),
+    })
 }
 
 /// Runs the cases on as many threads as there are jobs; reports in the order of the cases.

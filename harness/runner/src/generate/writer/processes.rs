@@ -36,13 +36,7 @@ impl Writer {
                 own.map(|(_, fd)| (Some(name.clone()), fd.clone()))
                     .collect()
             };
-            let lists = [
-                &mut self.files,
-                &mut self.groups,
-                &mut self.fanotify_groups,
-                &mut self.fifos,
-            ];
-            for list in lists {
+            for list in self.descriptors() {
                 let inherited = of_main(list);
                 list.extend(inherited);
             }
@@ -59,17 +53,21 @@ impl Writer {
             .push(process.clone(), Call::ExitGroup, vec![Arg::Int(0)])
             .is_some()
         {
-            let lists = [
-                &mut self.files,
-                &mut self.groups,
-                &mut self.fanotify_groups,
-                &mut self.fifos,
-            ];
-            for list in lists {
+            for list in self.descriptors() {
                 list.retain(|(owner, _)| *owner != process);
             }
             self.children.retain(|child| *child != name);
             self.push(None, Call::Wait4, vec![Arg::Name(name)]);
         }
+    }
+
+    /// Every list of what processes have open.
+    fn descriptors(&mut self) -> [&mut Vec<(Option<Name>, Name)>; 4] {
+        [
+            &mut self.files,
+            &mut self.groups,
+            &mut self.fanotify_groups,
+            &mut self.fifos,
+        ]
     }
 }
