@@ -90,15 +90,32 @@ fn named(link: &Path) -> Option<PathBuf> {
 }
 
 /// The first of `waiting` that a group with these marks may have to answer. A file that cannot be
-/// told may be any.
+/// told may be any, unless who wanted it has its answer by now.
 #[must_use]
 pub fn concerned<'a>(waiting: &'a [Waiting], marks: &[Mark]) -> Option<&'a Waiting> {
     let asks = |mark: &&Mark| mark.mask.0 & Mask::PERMISSION.0 != 0;
     let marks: Vec<&Mark> = marks.iter().filter(asks).collect();
-    waiting.iter().find(|waiting| match Wanted::of(waiting) {
-        None => true,
-        Some(wanted) => marks.iter().any(|mark| wanted.is_covered_by(mark)),
+    waiting.iter().find(|waiting| match still_wanted(waiting) {
+        None => false,
+        Some(None) => true,
+        Some(Some(wanted)) => marks.iter().any(|mark| wanted.is_covered_by(mark)),
     })
+}
+
+/// How often a task is looked at that was answered while it was: it may wait for the next answer by then.
+const MOST_LOOKS: usize = 16;
+
+/// None if the task waits no more; the inner is none if what it waits for is not to be told.
+fn still_wanted(waiting: &Waiting) -> Option<Option<Wanted>> {
+    let mut wanted = Wanted::of(waiting);
+    for _ in 0..MOST_LOOKS {
+        if wanted.is_some() {
+            break;
+        }
+        let now = waits(waiting.tid)?;
+        wanted = Wanted::of(&now);
+    }
+    Some(wanted)
 }
 
 /// What a task wants, in the words of fdinfo.
