@@ -85,6 +85,7 @@ fn maker(kind: LossKind) -> Maker {
             ROOMS,
             "a_ghost_in_the_directory_of_another_changes_its_times",
         ),
+        LossKind::UnnamedNumber => Builtin("inotify/queue-tmpfile_merges_with_tail"),
         LossKind::TmpfileFlag => Builtin("inotify/descriptor-tmpfile_named_before"),
         LossKind::SymlinkAccess => Copy("inotify/ghost-symlink"),
         LossKind::HardlinkUnread

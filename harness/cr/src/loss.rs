@@ -88,6 +88,7 @@ kinds! {
     HardlinkUnread = 25, I 4, "hardlink-unread", "Unread events are joined by those of a ghost's link.";
 
     HardlinkHeard = 26, I 5, "hardlink-heard", "The subject reads events of a ghost's link.";
+    UnnamedNumber = 40, I 5, "unnamed-number", "Later events of a file without a name have another number in its place than unread ones.";
     ClosedBesideParked = 27, I 5, "closed-beside-parked", "Parked groups hear how the process closes the rest.";
 
     FifoContent = 28, I 6, "fifo-content", "What a fifo holds is missing.";

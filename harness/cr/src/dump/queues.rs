@@ -4,11 +4,12 @@
 //! was asked for, or because anything fails from then on. Until then the events can be kept in a
 //! journal, which outlives the dumper.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use fsnotify::event::inotify::Events;
 use fsnotify::{Ino, Sdev};
 
 use super::error::{DumpError, DumpErrorKind};
@@ -16,7 +17,7 @@ use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
 use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, MarkKind, Object, Owner, Text};
+use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text};
 use crate::queue::{self, Basket, Journal, Memory, Window};
 use crate::sys::descriptor;
 use crate::{Loss, LossKind, fanotify};
@@ -261,7 +262,10 @@ fn take_one(
         .map_err(|errno| DumpError::on("read", "queue", errno))?;
     found.queue.drain(own);
     match policy {
-        QueuePolicy::Keep | QueuePolicy::Refuse => declare_losses(image, &found.queue, group)?,
+        QueuePolicy::Keep | QueuePolicy::Refuse => {
+            declare_losses(image, &found.queue, group)?;
+            declare_numbers(image, &found.queue, group);
+        }
         QueuePolicy::Drop if found.queue.is_empty() => {}
         QueuePolicy::Drop => {
             let object = format!("queue of {}: {} bytes", group.place, found.queue.len());
@@ -282,6 +286,34 @@ fn take_one(
         };
     }
     Ok(())
+}
+
+/// Unread events that name a file by the number of its inode, as a file without a name is (`d_tmpfile`).
+/// It is made again as another, so a later event neither merges with them nor can be told to be of it.
+fn declare_numbers(image: &mut Image, queue: &[u8], group: &Held) {
+    let unnamed = image
+        .places
+        .iter()
+        .filter(|place| place.kind() == PlaceKind::Unnamed);
+    let inodes = unnamed.map(|place| &image.inodes[place.inode as usize]);
+    let numbers: HashSet<Vec<u8>> = inodes
+        .filter(|inode| inode.ghost.is_some())
+        .map(|inode| format!("#{}", inode.ino).into_bytes())
+        .collect();
+    if numbers.is_empty() {
+        return;
+    }
+    let events = Events::new(queue).map_while(Result::ok);
+    let wds: BTreeSet<i32> = events
+        .filter(|event| numbers.contains(event.name))
+        .map(|event| event.raw_wd())
+        .collect();
+    for wd in wds {
+        let object = format!("{}: wd {wd}", group.place);
+        let reason =
+            "a file without a name is called by the number of its inode, which is made anew";
+        declare(image, Loss::new(LossKind::UnnamedNumber, object, reason));
+    }
 }
 
 /// What a rebuilt queue will lack; a queue that cannot be rebuilt is refused now.
