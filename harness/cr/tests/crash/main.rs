@@ -8,6 +8,7 @@
 //! calls are made each time up to the one, and a minute or two where it holds a hundred (ci/queue-limit).
 //! `NOTIFREEZE_CRASH_FIRST` is the call to begin with.
 
+mod calls;
 #[path = "../queue/equal.rs"]
 mod equal;
 mod subject;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some(subject::ROLE) => return subject::run(Path::new(&arguments.next().unwrap())),
         Some(subject::LISTENER) => return subject::listen(Path::new(&arguments.next().unwrap())),
+        Some(role) if calls::ROLES.contains(&role) => {
+            return calls::run(role, Path::new(&arguments.next().unwrap()));
+        }
         Some(DUMPER) => {
             let (pid, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
             let mode = arguments.next().unwrap();
@@ -86,6 +90,14 @@ fn main() -> ExitCode {
     trials.push(Trial::test(
         "who_restores_may_be_killed_anywhere",
         kill_restorer_everywhere,
+    ));
+    trials.push(Trial::ignorable_test(
+        "a_further_watch_costs_no_more_calls_than_it_did",
+        calls::of_watches,
+    ));
+    trials.push(Trial::ignorable_test(
+        "a_further_unread_event_costs_no_more_calls_than_it_did",
+        calls::of_events,
     ));
     let trials = user::trials(permitted, trials);
     libtest_mimic::run(&arguments, trials).exit_code()

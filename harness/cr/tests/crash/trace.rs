@@ -120,13 +120,25 @@ impl Traced {
         self.run(n, false)
     }
 
+    /// Lets it run to where it stops itself, or to its end; how many calls it makes.
+    pub(crate) fn count(self) -> Result<usize, Failed> {
+        let mut n_calls = 0;
+        match self.run_counted(usize::MAX, true, &mut n_calls)? {
+            Ended::Exited(0) => Ok(n_calls),
+            other => Err(other.to_string().into()),
+        }
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// To its end, and to that of all that it started, which is not to outlive it.
     fn run(self, n: usize, stops: bool) -> Result<Ended, Failed> {
-        let mut n_calls = 0;
+        self.run_counted(n, stops, &mut 0)
+    }
+
+    /// To its end, and to that of all that it started, which is not to outlive it.
+    fn run_counted(self, n: usize, stops: bool, n_calls: &mut usize) -> Result<Ended, Failed> {
         let mut killed = None;
         let mut ended = None;
         let mut alive = HashSet::from([self.pid]);
@@ -140,12 +152,12 @@ impl Traced {
             };
             match status {
                 WaitStatus::PtraceEvent(tid, _, libc::PTRACE_EVENT_SECCOMP) => {
-                    if n_calls == n && killed.is_none() {
+                    if *n_calls == n && killed.is_none() {
                         let call = ptrace::getregs(tid)?.orig_rax;
                         killed = Some(i64::try_from(call)?);
                         kill(self.pid, Signal::SIGKILL)?;
                     }
-                    n_calls += 1;
+                    *n_calls += 1;
                     go_on(tid, None)?;
                 }
                 WaitStatus::Stopped(tid, Signal::SIGSTOP) if stops && tid == self.pid => {
