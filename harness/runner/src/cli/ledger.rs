@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             table.add_row([*engine, &n_scenarios.to_string(), reason]);
         }
     }
-    anstream::println!("{table}");
+    anstream::println!("{}", table.trim_fmt());
     Ok(super::report_unreadable(&unreadable))
 }
 

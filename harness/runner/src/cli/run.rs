@@ -121,7 +121,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             accept(case, report)?;
         }
     }
-    anstream::println!("{}", table(&reports));
+    anstream::println!("{}", table(&reports).trim_fmt());
     for (case, report) in cases.iter().zip(&reports) {
         let bad = matches!(
             report.verdict,
