@@ -35,12 +35,85 @@ impl Drop for Subject {
     }
 }
 
+/// Whether this is root; says so where it is not.
+fn is_root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip("needs root: a queue is rebuilt on a mount");
+    }
+    is_root
+}
+
+fn skip(reason: &str) {
+    let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");
+    assert!(!strict, "{reason}");
+    eprintln!("skip: {reason}");
+}
+
+/// What the page shows is what its commands print.
+#[test]
+fn the_example_of_the_page_works() {
+    if !is_root() {
+        return;
+    }
+    if Command::new("inotifywait").arg("--help").output().is_err() {
+        return skip("there is no inotifywait");
+    }
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/by_hand.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let blocks = indented_blocks(&page);
+    let [commands, shown, ..] = &blocks[..] else {
+        panic!("the page has an example and what it shows");
+    };
+    // A busy machine may take longer until there is a watch.
+    let pause = "sleep 0.5";
+    assert!(commands.contains(pause), "{commands}");
+    let until = "until grep -qs '^inotify wd' /proc/$pid/fdinfo/*; do :; done";
+    let commands = commands.replace(pause, until);
+    let folder = tempfile::tempdir().expect("a folder");
+    let programs = Path::new(NOTIFREEZE).parent().expect("a folder");
+    let path = std::env::var("PATH").expect("PATH");
+    let output = Command::new("bash")
+        .args(["-e", "-c", &commands])
+        .current_dir(folder.path())
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .output()
+        .expect("bash");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let in_folder = format!("{}/srv", folder.path().display());
+    let printed = printed.replace(&in_folder, "/tmp/srv");
+    // The number of a process is another each time.
+    let numberless = |text: &str| {
+        let (_, rest) = text.split_once("process ").expect("a process");
+        rest.trim_start_matches(|digit: char| digit.is_ascii_digit())
+            .to_owned()
+    };
+    let (printed, shown) = (numberless(&printed), numberless(shown));
+    assert!(printed.starts_with(&shown), "{shown}\nis not in\n{printed}");
+    let n_names = printed.matches("f   i   l   e").count();
+    assert_eq!(n_names, 4, "{printed}");
+    assert!(printed.contains("inotify wd:1 "), "{printed}");
+}
+
+/// The blocks of a page that stand four blanks in.
+fn indented_blocks(page: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in page.lines() {
+        let block = blocks.last_mut().expect("one at least");
+        match line.strip_prefix("    ") {
+            Some(text) => *block += &format!("{text}\n"),
+            None if block.is_empty() => {}
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks
+}
+
 #[test]
 fn a_command_starts_with_the_groups_of_a_process() {
-    if !nix::unistd::geteuid().is_root() {
-        let strict = std::env::var_os("NOTIFREEZE_STRICT").is_some_and(|value| value == "1");
-        assert!(!strict, "needs root: a queue is rebuilt on a mount");
-        eprintln!("skip: needs root: a queue is rebuilt on a mount");
+    if !is_root() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
