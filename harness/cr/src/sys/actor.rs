@@ -1,10 +1,11 @@
 //! A process under a pid of one's choice that makes a few system calls and ends.
 
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpid};
+
+use super::clone::{Child, clone3, wait};
 
 /// Where a list of calls ended early: the index of the call, and its errno.
 pub type Stopped = (usize, Errno);
@@ -31,22 +32,12 @@ pub enum ActError {
 pub fn act_as(pid: i32, act: impl FnOnce() -> Result<(), Stopped>) -> Result<(), ActError> {
     let (heard, told) = pipe().map_err(ActError::Start)?;
     let parent = getpid();
-    let mut wanted = pid;
-    // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
-    // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.set_tid = (&raw mut wanted) as u64;
-    args.set_tid_size = 1;
-    // SAFETY: without CLONE_VM the child runs on a copy of this memory; `args` and `wanted`
-    // outlive the call.
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
+    let child = Child {
+        pid: Some(pid),
+        ..Child::default()
     };
-    if Errno::result(returned).map_err(ActError::Start)? == 0 {
+    // SAFETY: `act` makes system calls alone, as its contract says.
+    if unsafe { clone3(child) }.map_err(ActError::Start)?.is_none() {
         // SAFETY: plain numbers; `act` makes system calls alone, as its contract says, so it does
         // not matter what the other threads of the parent held. The bytes outlive the write.
         unsafe {
@@ -103,14 +94,4 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     Errno::result(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
     // SAFETY: the kernel has just made them for us alone.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
-}
-
-fn wait(pid: i32) {
-    loop {
-        // SAFETY: plain numbers; the null pointer says that the status is not wanted.
-        let returned = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
-        if returned >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            return;
-        }
-    }
 }

@@ -3,13 +3,13 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr;
 
 use nix::errno::Errno;
 
+use super::mount::detached;
 use super::{path, raw, tmpfs};
 
 /// `struct loop_config` of linux/loop.h, of which we use little.
@@ -87,7 +87,8 @@ pub fn mount_memory(
     drop(writable);
     let source = format!("/proc/self/fd/{}/loop", devices.as_raw_fd());
     let source = CString::new(source).expect("no NUL");
-    let mount = mount(kind, &source, options).map_err(call("mount of the forged filesystem"))?;
+    let mount = detached(kind, Some(&source), options);
+    let mount = mount.map_err(call("mount of the forged filesystem"))?;
     drop(readable);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let root = raw::openat(mount.as_raw_fd(), c".", flags, 0).and_then(path::owned);
@@ -137,49 +138,6 @@ fn configure(devices: &OwnedFd, file: &File) -> Result<OwnedFd, (&'static str, E
 fn open(dir: impl AsFd, name: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
     let flags = flags | libc::O_CLOEXEC;
     raw::openat(dir.as_fd().as_raw_fd(), name, flags, 0).and_then(path::owned)
-}
-
-/// fsopen(2), fsconfig(2), fsmount(2).
-fn mount(kind: &CStr, source: &CStr, options: &[&CStr]) -> Result<OwnedFd, Errno> {
-    const FSOPEN_CLOEXEC: libc::c_uint = 1;
-    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-    const SET_FLAG: libc::c_uint = 0;
-    const SET_STRING: libc::c_uint = 1;
-    const CREATE: libc::c_uint = 6;
-    // SAFETY: a C string and a plain number.
-    let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
-    let context = owned(context)?;
-    let set = |command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>| {
-        let pointer = |text: Option<&CStr>| text.map_or(ptr::null(), CStr::as_ptr);
-        let (key, value) = (pointer(key), pointer(value));
-        // SAFETY: both are null or C strings that outlive the call.
-        let returned = unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                context.as_raw_fd(),
-                command,
-                key,
-                value,
-                0,
-            )
-        };
-        Errno::result(returned).map(drop)
-    };
-    set(SET_STRING, Some(c"source"), Some(source))?;
-    for option in options {
-        set(SET_FLAG, Some(option), None)?;
-    }
-    set(CREATE, None, None)?;
-    // SAFETY: plain numbers.
-    let mount =
-        unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) };
-    owned(mount)
-}
-
-fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
-    let fd = i32::try_from(Errno::result(fd)?).expect("a descriptor number");
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// ioctl(2) `EXT4_IOC_SETVERSION`: the generation of an inode, which is part of its handle.

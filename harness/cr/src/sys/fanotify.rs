@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::getpid;
 
 use super::actor::end_with;
+use super::clone::{Child, clone3, wait};
 use super::tmpfs::{capabilities, set_capabilities};
 
 /// The subject's answer to a permission event.
@@ -161,7 +162,8 @@ pub fn close_number(fd: i32) {
     unsafe { libc::close(fd) };
 }
 
-/// A process that makes one call and ends: who makes an event that is not ours. Dropping it kills and reaps it, even while a permission event blocks it.
+/// A process that makes one call and ends: who makes an event that is not ours. Dropping it kills and
+/// reaps it, even while a permission event blocks it.
 #[derive(Debug)]
 pub struct Opener {
     pid: i32,
@@ -178,8 +180,15 @@ pub struct Opener {
 /// The errno of clone3(2).
 pub fn open_elsewhere(path: &CStr, flags: i32) -> Result<Opener, Errno> {
     elsewhere(|| {
-        // SAFETY: `path` is a C string, part of the memory that was copied.
-        unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0) }
+        // SAFETY: `path` is a C string, part of the memory that was copied; the descriptor, which is
+        // ours too, has no owner yet.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0);
+            if fd >= 0 {
+                libc::syscall(libc::SYS_close, fd);
+            }
+            fd
+        }
     })
 }
 
@@ -198,25 +207,16 @@ pub fn read_nothing_elsewhere(file: impl AsFd) -> Result<Opener, Errno> {
     })
 }
 
-/// Starts a process that makes one system call and ends.
+/// Starts a process that makes one system call and ends. It has our descriptors, not copies: to make and
+/// to close as many as there may be costs more than the call.
 fn elsewhere(call: impl FnOnce() -> libc::c_long) -> Result<Opener, Errno> {
     let parent = getpid();
-    let mut pidfd: libc::c_int = -1;
-    // SAFETY: clone_args is plain old data for which zero is a valid value of every field. With
-    // `exit_signal` 0 the child is nobody's business but ours: no SIGCHLD, no wait(2) finds it.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = u64::try_from(libc::CLONE_PIDFD).expect("a positive flag");
-    args.pidfd = (&raw mut pidfd) as u64;
-    // SAFETY: without CLONE_VM the child runs on a copy of this memory; `args` and `pidfd`
-    // outlive the call.
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
+    let child = Child {
+        shares_descriptors: true,
+        ..Child::default()
     };
-    if Errno::result(returned)? == 0 {
+    // SAFETY: the child makes system calls alone.
+    let Some((pid, pidfd)) = (unsafe { clone3(child) })? else {
         // SAFETY: only system calls, no lock and no allocation, so it does not matter what the
         // other threads of the parent held.
         unsafe {
@@ -226,11 +226,10 @@ fn elsewhere(call: impl FnOnce() -> libc::c_long) -> Result<Opener, Errno> {
             libc::syscall(libc::SYS_exit_group, libc::c_int::from(returned < 0));
             libc::abort()
         }
-    }
+    };
     Ok(Opener {
-        pid: i32::try_from(returned).expect("a pid"),
-        // SAFETY: the kernel has just made this descriptor for us alone.
-        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        pid,
+        pidfd,
         reaped: false,
     })
 }
@@ -267,16 +266,6 @@ impl Drop for Opener {
             libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, none, 0);
         }
         wait(self.pid);
-    }
-}
-
-fn wait(pid: i32) {
-    loop {
-        // SAFETY: plain numbers; the null pointer says that the status is not wanted.
-        let returned = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
-        if returned >= 0 || Errno::last() != Errno::EINTR {
-            return;
-        }
     }
 }
 

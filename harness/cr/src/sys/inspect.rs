@@ -2,12 +2,14 @@
 //! owns their signals. None of these calls makes an event or changes a time.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+
+use super::path::owned;
 
 /// pidfd_open(2).
 ///
@@ -31,12 +33,6 @@ pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: three plain numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) };
     owned(fd)
-}
-
-fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
-    let fd = i32::try_from(Errno::result(fd)?).expect("a descriptor number");
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// kcmp(2) `KCMP_FILE`: whether two descriptors share one open file description. False where the

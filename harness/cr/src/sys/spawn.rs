@@ -8,6 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::clone::{Child, clone3};
+
 /// A program to start by [`fork_bare`], with an empty environment.
 #[derive(Debug)]
 pub struct Program<'a> {
@@ -124,27 +126,14 @@ pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
             "fork of a process with several threads",
         ));
     }
-    let mut wanted = pid.map_or(0, Pid::as_raw);
-    // SAFETY: clone_args is plain old data for which zero is a valid value of every field.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = u64::try_from(libc::SIGCHLD).expect("a signal number");
-    if pid.is_some() {
-        args.set_tid = (&raw mut wanted) as u64;
-        args.set_tid_size = 1;
-    }
-    // SAFETY: no CLONE_VM, so the child runs on a copy of this memory like a fork(2) child; there
-    // is one thread, so no lock is held by anybody else. `args` and `wanted` outlive the call.
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
+    let child = Child {
+        pid: pid.map(Pid::as_raw),
+        exit_signal: libc::SIGCHLD,
+        ..Child::default()
     };
-    match Errno::result(returned)? {
-        0 => Ok(None),
-        child => Ok(Some(Pid::from_raw(i32::try_from(child).expect("a pid")))),
-    }
+    // SAFETY: there is one thread, so no lock is held by anybody else.
+    let child = unsafe { clone3(child) }?;
+    Ok(child.map(|(pid, _)| Pid::from_raw(pid)))
 }
 
 /// prctl(2) `PR_SET_PTRACER` with `PR_SET_PTRACER_ANY`: under Yama, whoever may trace this process

@@ -1,43 +1,21 @@
 //! A tmpfs of one's own that is in no mount namespace, and what is done there that `nix` lacks.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
 
-/// fsopen(2), fsconfig(2) and fsmount(2): a new tmpfs that nothing but the descriptor holds. It
-/// is in no mount table and has no path; closing the last descriptor unmounts it at once.
+use super::mount;
+
+/// A new tmpfs that nothing but the descriptor holds.
 ///
 /// # Errors
 ///
 /// The errno of the first call that failed: `EPERM` without `CAP_SYS_ADMIN` in the user namespace
 /// that owns the mount namespace.
 pub fn detached() -> Result<OwnedFd, Errno> {
-    const FSOPEN_CLOEXEC: libc::c_uint = 1;
-    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-    // SAFETY: a valid string and a plain number.
-    let context = unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) };
-    let context = owned(context)?;
-    let null = ptr::null::<libc::c_char>();
-    // SAFETY: FSCONFIG_CMD_CREATE takes neither key nor value.
-    let created = unsafe {
-        let command = FSCONFIG_CMD_CREATE;
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            null,
-            null,
-            0,
-        )
-    };
-    Errno::result(created)?;
-    // SAFETY: plain numbers.
-    let mount =
-        unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) };
-    owned(mount)
+    mount::detached(c"tmpfs", None, &[])
 }
 
 /// Opens a file the way execve(2) does (`do_open_execat`), which makes an `IN_OPEN` that differs
@@ -132,10 +110,4 @@ pub(super) fn set_capabilities(sets: &[Sets; 2]) -> Result<(), Errno> {
     // SAFETY: version 3 reads two `Sets`.
     let returned = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) };
     Errno::result(returned).map(drop)
-}
-
-fn owned(fd: libc::c_long) -> Result<OwnedFd, Errno> {
-    let fd = i32::try_from(Errno::result(fd)?).expect("a descriptor number");
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
