@@ -1,5 +1,6 @@
 //! Descriptors and the open file descriptions behind them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -68,12 +69,12 @@ pub(super) fn collect(
                     return Ok(None);
                 };
                 let same = known.entry(found.key).or_default();
-                let index = match shared(same, &held, &found.held)? {
-                    Some(index) => index,
-                    None => {
+                let index = match search(same, &held, &found.held)? {
+                    Ok(known) => same[known],
+                    Err(at) => {
                         let file = describe(image, places, &found)?;
                         image.files.push(file);
-                        same.push(held.len());
+                        same.insert(at, held.len());
                         held.push(found.held);
                         held.len() - 1
                     }
@@ -211,17 +212,22 @@ fn kind(link: &[u8], stat: &path::Stat) -> Result<Kind, DumpError> {
     }
 }
 
-/// The description that we know already, if it is one.
-fn shared(same: &[usize], held: &[Held], new: &Held) -> Result<Option<usize>, DumpError> {
-    for &index in same {
+/// The description that we know already, or where it belongs among those of its key: kcmp(2) puts them
+/// in an order.
+fn search(same: &[usize], held: &[Held], new: &Held) -> Result<Result<usize, usize>, DumpError> {
+    let mut failed = None;
+    let found = same.binary_search_by(|&index| {
         let known = &held[index];
-        let order = compare_descriptions((known.pid, known.fd), (new.pid, new.fd))
-            .map_err(|errno| DumpError::on("kcmp", "", errno))?;
-        if order.is_eq() {
-            return Ok(Some(index));
-        }
+        let order = compare_descriptions((known.pid, known.fd), (new.pid, new.fd));
+        order.unwrap_or_else(|errno| {
+            failed = Some(errno);
+            Ordering::Equal
+        })
+    });
+    match failed {
+        None => Ok(found),
+        Some(errno) => Err(DumpError::on("kcmp", "", errno)),
     }
-    Ok(None)
 }
 
 /// A new description.
