@@ -7,7 +7,7 @@
 //! and in no mount namespace, can stand for every filesystem with such handles: what happens there
 //! is told to a group with the very bytes, and to nobody else.
 //!
-//! [`plan`](self::plan) says what has to happen, [`script`] with which calls; [`crate::ext4`] writes
+//! [`plan`](self::plan) says what has to happen, [`scene`] where, [`script`] with which calls; [`crate::ext4`] writes
 //! the filesystem, [`ground`] fills it, [`perform`] makes the calls, in a process with the pid that
 //! the event names. What comes out in a group of our own is compared with what was unread, before the
 //! group itself hears anything.
@@ -19,6 +19,8 @@
 mod ground;
 mod perform;
 mod plan;
+mod refusal;
+mod scene;
 mod script;
 
 use std::collections::HashMap;
@@ -31,7 +33,8 @@ use nix::errno::Errno;
 
 use self::ground::Ground;
 use self::plan::Happening;
-pub use self::plan::{MAX_EVENTS, Makers, Reason, Unforgeable};
+pub use self::plan::{MAX_EVENTS, Makers};
+pub use self::refusal::{Reason, Unforgeable};
 use super::queue::close_all;
 use crate::image::Fanotify;
 use crate::sys::actor::{ActError, act_as};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::plan::Scene;
+use super::scene::Scene;
 use super::script::State;
 use crate::ext4::{self, Layout};
 use crate::sys::block::Mounted;

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 
-use super::plan::{self, Entry, Happening, Inode, Scene};
+use super::plan::Happening;
+use super::scene::{self, Entry, Inode, Scene};
 use crate::ext4::ROOT;
 
 /// A system call, below the root of the filesystem.
@@ -149,32 +150,32 @@ impl State {
     ) {
         let (path, moved) = (self.entry(entry), self.moved());
         match (bit, object) {
-            (plan::CREATE, Some(object)) => {
+            (scene::CREATE, Some(object)) => {
                 let link = Step::Link(self.path(object.ino), path.clone());
                 heard((bit, folder), link, steps);
                 steps.push(Step::Unlink(path));
             }
-            (plan::CREATE, None) => {
+            (scene::CREATE, None) => {
                 heard((bit, folder), make(folder, path.clone()), steps);
                 steps.push(remove(folder, path));
             }
-            (plan::DELETE, Some(object)) if folder => {
+            (scene::DELETE, Some(object)) if folder => {
                 steps.push(Step::MakeFile(self.spare()));
                 self.put(folder, Some(object), &path, steps);
                 heard((bit, folder), Step::RemoveFolder(path), steps);
                 self.again(object, folder, steps);
             }
-            (plan::DELETE, object) => {
+            (scene::DELETE, object) => {
                 self.put(folder, object, &path, steps);
                 heard((bit, folder), remove(folder, path), steps);
             }
-            (plan::MOVED_FROM, object) => {
+            (scene::MOVED_FROM, object) => {
                 self.put(folder, object, &path, steps);
                 let rename = Step::Rename(path, moved.clone());
                 heard((bit, folder), rename, steps);
                 self.take(folder, object, moved, steps);
             }
-            (plan::MOVED_TO, object) => {
+            (scene::MOVED_TO, object) => {
                 self.put(folder, object, &moved, steps);
                 heard((bit, folder), Step::Rename(moved, path.clone()), steps);
                 self.take(folder, object, path, steps);
