@@ -222,7 +222,7 @@ pub(super) fn losses(name: &str, group: &Fanotify, forged: Result<(), Unforgeabl
         losses.push(Loss::new(
             reason.kind(),
             format!("queue of {name}: {n_events} {plural}"),
-            format!("{reason}: {}", group.unread.join("; ")),
+            format!("{reason}: {}", named(&group.unread)),
         ));
     }
     if group.overflow && !can_overflow(flags) {
@@ -233,6 +233,18 @@ pub(super) fn losses(name: &str, group: &Fanotify, forged: Result<(), Unforgeabl
         ));
     }
     losses
+}
+
+/// Events that a loss of a queue names; how many there are besides is said, and `show` has them all.
+const MOST_NAMED: usize = 3;
+
+fn named(events: &[String]) -> String {
+    let (first, rest) = events.split_at(events.len().min(MOST_NAMED));
+    let first = first.join("; ");
+    match rest.len() {
+        0 => first,
+        n_more => format!("{first}; and {n_more} more"),
+    }
 }
 
 /// Whether [`overflow`] can fill the queue of such a group.
@@ -297,4 +309,17 @@ pub fn overflow(group: BorrowedFd<'_>, flags: InitFlags) -> Result<(), (&'static
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_long_queue_is_named_by_its_first_events() {
+        let events = ["a", "b", "c", "d", "e"].map(str::to_owned);
+        assert_eq!(named(&events[..1]), "a");
+        assert_eq!(named(&events[..3]), "a; b; c");
+        assert_eq!(named(&events), "a; b; c; and 2 more");
+    }
 }
