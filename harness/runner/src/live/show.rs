@@ -13,8 +13,13 @@ pub fn text(explanation: &Explanation) -> String {
     for process in &explanation.processes {
         show_process(&mut text, process);
     }
+    let watches = |process: &Process| !process.groups.is_empty();
+    let kept = match explanation.processes.iter().any(watches) {
+        true => "keeps everything",
+        false => "there is nothing to keep",
+    };
     for outlook in &explanation.engines {
-        show_outlook(&mut text, outlook);
+        show_outlook(&mut text, outlook, kept);
     }
     text
 }
@@ -27,8 +32,9 @@ macro_rules! line {
 }
 
 fn show_process(text: &mut String, process: &Process) {
-    let command = process.command.join(" ");
-    line!(text, "process {} {}  {command}", process.pid, process.name);
+    let (pid, name) = (process.pid, &process.name);
+    let line = format!("process {pid} {name}  {}", process.command.join(" "));
+    line!(text, "{}", line.trim_end());
     if process.elsewhere {
         line!(
             text,
@@ -145,11 +151,12 @@ fn origin(target: &Target) -> String {
     )
 }
 
-fn show_outlook(text: &mut String, outlook: &Outlook) {
+/// `kept`: how to say that nothing was found.
+fn show_outlook(text: &mut String, outlook: &Outlook, kept: &str) {
     let version = outlook.version.as_deref();
     let version = version.map_or_else(String::new, |version| format!(" {version}"));
     let verdict = match outlook.findings.iter().map(|finding| finding.effect).min() {
-        None => "keeps everything",
+        None => kept,
         Some(Effect::DumpFails) => "the dump fails",
         Some(Effect::RestoreFails) => "the restore fails",
         Some(Effect::Lost) => "works, with losses",
@@ -182,5 +189,37 @@ fn show_finding(text: &mut String, finding: &Finding) {
     );
     if let Some(advice) = &finding.advice {
         line!(text, "    advice: {advice}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_keeps_what_is_not_there() {
+        let explanation = Explanation {
+            processes: vec![Process {
+                pid: 2,
+                name: "kthreadd".to_owned(),
+                command: Vec::new(),
+                user: 0,
+                elsewhere: false,
+                groups: Vec::new(),
+            }],
+            engines: vec![Outlook {
+                engine: "builtin",
+                version: None,
+                note: "a note".to_owned(),
+                findings: Vec::new(),
+            }],
+            version: super::super::explain::VERSION,
+            program: String::new(),
+        };
+        assert_eq!(
+            text(&explanation),
+            "process 2 kthreadd\n  no inotify or fanotify group\n\n\
+             builtin: there is nothing to keep\n  a note\n"
+        );
     }
 }
