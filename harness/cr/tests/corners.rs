@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use cr::sys::{descriptor, inode_flags, inspect, raw, watch};
 use cr::{Afterwards, DumpOptions};
@@ -44,6 +44,8 @@ struct Case {
 #[derive(Clone, Copy)]
 enum Filesystem {
     Tmpfs,
+    Xfs,
+    Btrfs,
 }
 
 #[derive(Clone, Copy)]
@@ -123,7 +125,57 @@ const CASES: &[Case] = &[
         },
         refusal: None,
     },
+    Case {
+        name: "a_ghost_in_the_directory_of_a_project_is_made_in_it",
+        filesystem: Filesystem::Xfs,
+        what: What::Everything,
+        lay: |subject| {
+            of_project("d");
+            let file = subject.file("d/f");
+            subject.hold(&file);
+            subject.watch("d/f");
+            fs::remove_file("d/f").unwrap();
+        },
+        refusal: None,
+    },
+    Case {
+        name: "a_ghost_in_a_removed_directory_of_a_project_is_made_in_it",
+        filesystem: Filesystem::Xfs,
+        what: What::Everything,
+        lay: |subject| {
+            of_project("d");
+            fs::create_dir_all("d/e/g").unwrap();
+            let file = subject.file("d/e/g/f");
+            subject.hold(&file);
+            subject.watch("d/e");
+            fs::remove_dir_all("d/e").unwrap();
+        },
+        refusal: None,
+    },
+    Case {
+        name: "a_ghost_in_a_subvolume_is_made_in_it",
+        filesystem: Filesystem::Btrfs,
+        what: What::Everything,
+        lay: |subject| {
+            let subvolume = ["subvolume", "create", "d/sub"];
+            run(Command::new("btrfs").args(subvolume)).unwrap();
+            fs::create_dir("d/sub/e").unwrap();
+            let file = subject.file("d/sub/e/f");
+            subject.hold(&file);
+            subject.watch("d/sub/e/f");
+            fs::remove_file("d/sub/e/f").unwrap();
+        },
+        refusal: None,
+    },
 ];
+
+/// Gives a directory a project, which what is made in it gets, too.
+fn of_project(directory: &str) {
+    let directory = File::open(directory).unwrap();
+    inode_flags::set_project(&directory, 42).unwrap();
+    let flags = inode_flags::flags(&directory).unwrap();
+    inode_flags::set_flags(&directory, flags | inode_flags::INHERITS_PROJECT).unwrap();
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -164,7 +216,7 @@ fn check(case: &Case) -> Result<Completion, Failed> {
 
 fn world(case: &Case, directory: &Path) -> ExitCode {
     let tree = directory.join("tree");
-    if let Err(reason) = enter(case.filesystem, &tree) {
+    if let Err(reason) = enter(case.filesystem, directory, &tree) {
         eprintln!("{reason}");
         return ExitCode::from(NO_WORLD);
     }
@@ -177,7 +229,7 @@ fn world(case: &Case, directory: &Path) -> ExitCode {
     }
 }
 
-fn enter(filesystem: Filesystem, tree: &Path) -> Result<(), String> {
+fn enter(filesystem: Filesystem, directory: &Path, tree: &Path) -> Result<(), String> {
     if !is_first_root() {
         return Err("needs root outside of user namespaces".to_owned());
     }
@@ -192,6 +244,31 @@ fn enter(filesystem: Filesystem, tree: &Path) -> Result<(), String> {
             mount(Some("none"), tree, Some("tmpfs"), none, None::<&str>)
                 .map_err(|errno| format!("mount: {errno}"))
         }
+        Filesystem::Xfs => on_disk("mkfs.xfs", (directory, tree)),
+        Filesystem::Btrfs => on_disk("mkfs.btrfs", (directory, tree)),
+    }
+}
+
+/// In a sparse file.
+fn on_disk(make: &str, (directory, tree): (&Path, &Path)) -> Result<(), String> {
+    let disk = directory.join("disk");
+    let made = File::create(&disk).and_then(|file| file.set_len(400 << 20));
+    made.map_err(|error| error.to_string())?;
+    run(Command::new(make).arg("-q").arg(&disk))?;
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .args([disk.as_path(), tree]))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output();
+    match output.map_err(|error| format!("{name}: {error}"))? {
+        output if output.status.success() => Ok(()),
+        output => Err(format!(
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
     }
 }
 

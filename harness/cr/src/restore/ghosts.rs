@@ -144,7 +144,7 @@ impl Maker<'_> {
             let made = match place.kind() {
                 _ if !place.link.is_empty() => self.linked(index, place),
                 PlaceKind::Unnamed => self.unnamed(index, place),
-                _ => self.gone(index, place),
+                _ => self.in_workroom(place, |maker, mount| maker.gone(index, place, mount)),
             };
             made.map_err(|error| error.at(&format!("ghost {}", Text(&place.path))))?;
         }
@@ -220,15 +220,14 @@ impl Maker<'_> {
             })
     }
 
-    fn gone(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
+    fn gone(&mut self, index: u32, place: &Place, mount: &[u8]) -> Result<(), RestoreError> {
         let inode = &self.image.inodes[place.inode as usize];
-        let mount = self.workroom(place)?;
         let name = self.fresh_name();
         let kind = inode.mode & libc::S_IFMT;
         if let Some(other) = self.made.get(&place.inode) {
-            self.link(&self.ghosts.by_place[other], &mount, &name)?;
+            self.link(&self.ghosts.by_place[other], mount, &name)?;
         } else if let Some(ghost) = &inode.ghost {
-            let room = &self.workrooms[&mount].room;
+            let room = &self.workrooms[mount].room;
             create(
                 (room, &name),
                 Writing::Unheard,
@@ -236,16 +235,15 @@ impl Maker<'_> {
                 ghost,
                 self.content,
             )?;
-            self.made.insert(place.inode, index);
         } else {
             let linked = self.tree.find_linked(place, inode)?;
-            self.link(&linked, &mount, &name)?;
+            self.link(&linked, mount, &name)?;
         }
-        let room = &self.workrooms[&mount].room;
+        let room = &self.workrooms[mount].room;
         let found = open_beneath(room, &name, libc::O_PATH, 0).context("open", "")?;
         self.open_all(index, &found, inode.mode)?;
         if let Some(ghost) = &inode.ghost {
-            let room = &self.workrooms[&mount].room;
+            let room = &self.workrooms[mount].room;
             set_attributes(room, &name, inode.mode, ghost)?;
         }
         let times = inode
@@ -263,7 +261,9 @@ impl Maker<'_> {
             place: Some(index),
             parent: place.parent,
         };
-        self.put(&mount, &name, to, (kind == libc::S_IFDIR, times))
+        self.put(mount, &name, to, (kind == libc::S_IFDIR, times))?;
+        self.made.entry(place.inode).or_insert(index);
+        Ok(())
     }
 
     /// A ghost that the dump gave a name. It gets its own back, if nobody has that by now, and loses

@@ -30,8 +30,7 @@ impl Maker<'_> {
             None => match self.tree.find_unnamed_in(place) {
                 Ok(folder) => folder,
                 Err(error) if is_gone(&error) => {
-                    let mount = self.workroom(place)?;
-                    self.folder(&place.path, &mount)?
+                    self.in_workroom(place, |maker, mount| maker.folder(&place.path, mount))?
                 }
                 Err(error) => return Err(error),
             },

@@ -11,7 +11,7 @@ use super::super::leftovers::{Journal, room_name};
 use super::super::tree::c_string;
 use super::Maker;
 use crate::image::{Place, Text};
-use crate::sys::path::{self, open_beneath};
+use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
 
 #[derive(Debug)]
@@ -71,41 +71,66 @@ impl Maker<'_> {
         Ok((folder, Through::Bare))
     }
 
-    /// A directory of our own on the filesystem of a place, by the directory that it is in: the root
-    /// of its mount, or, where that is another's, the first on the way to the place that is the
-    /// caller's. What is made in another's directory changes times that only he may put back; so his
-    /// are the last that are tried.
-    pub(super) fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
+    /// Does what needs a directory of our own, named by the directory that it is in: the first on the
+    /// way from the root of the place's mount from which something can be moved to the place.
+    ///
+    /// The nearer it is, the more likely it is watched. Some filesystems are in parts that nothing is
+    /// moved between, though they are one mount: btrfs by subvolumes, ext4 and xfs by projects, and
+    /// all that encrypt by their keys.
+    pub(super) fn in_workroom<T>(
+        &mut self,
+        place: &Place,
+        mut body: impl FnMut(&mut Self, &[u8]) -> Result<T, RestoreError>,
+    ) -> Result<T, RestoreError> {
+        let mut last = RestoreError::new(RestoreErrorKind::Impossible("no directory on its way"));
+        for above in self.above(place)? {
+            match self.workroom_in(&above) {
+                Err(error) if is_denied(&error) => {
+                    last = error;
+                    continue;
+                }
+                made => made?,
+            }
+            match body(self, &above) {
+                Err(error) if is_elsewhere(&error) => last = error,
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    /// The directories above a place that are on its device, from the root of its mount on. What is
+    /// made in another's directory changes times that only he may put back; so his are the last that
+    /// are tried.
+    fn above(&self, place: &Place) -> Result<Vec<Vec<u8>>, RestoreError> {
         let mount = if place.mount.is_empty() {
             b"/".to_vec()
         } else {
             place.mount.clone()
         };
-        if self.workrooms.contains_key(&mount) {
-            return Ok(mount);
-        }
         let ends = (mount.len() + 1..place.path.len()).filter(|&at| place.path[at] == b'/');
         let below = ends.map(|end| place.path[..end].to_vec());
-        let mut candidates = Vec::new();
+        let mut found: Vec<(Stat, Vec<u8>)> = Vec::new();
         for above in std::iter::once(mount).chain(below) {
-            let folder = match self.tree.open(&above, libc::O_PATH | libc::O_DIRECTORY) {
-                Ok(folder) => folder,
-                Err(error) if candidates.is_empty() => return Err(error),
+            let stat = match self.tree.open(&above, libc::O_PATH | libc::O_DIRECTORY) {
+                Ok(folder) => path::stat(&folder, c"").context("statx", "")?,
+                Err(error) if found.is_empty() => return Err(error),
                 Err(_) => break,
             };
-            let is_others = !path::owns(path::stat(&folder, c"").context("statx", "")?.uid);
-            candidates.push((is_others, above));
-        }
-        candidates.sort_by_key(|(is_others, _)| *is_others);
-        let mut denied = RestoreError::new(RestoreErrorKind::Impossible("no directory on its way"));
-        for (_, above) in candidates {
-            match self.workroom_in(&above) {
-                Ok(()) => return Ok(above),
-                Err(error) if is_denied(&error) => denied = error,
-                Err(error) => return Err(error),
+            // From here on something else is mounted.
+            if found
+                .first()
+                .is_some_and(|(root, _)| root.mount != stat.mount)
+            {
+                break;
             }
+            found.push((stat, above));
         }
-        Err(denied)
+        let device = found.last().map(|(nearest, _)| nearest.device);
+        // What is made in a directory that only grows stays in it.
+        found.retain(|(stat, _)| Some(stat.device) == device && !stat.is_append_only());
+        found.sort_by_key(|(stat, _)| !path::owns(stat.uid));
+        Ok(found.into_iter().map(|(_, above)| above).collect())
     }
 
     fn workroom_in(&mut self, above: &[u8]) -> Result<(), RestoreError> {
@@ -158,6 +183,17 @@ fn is_denied(error: &RestoreError) -> bool {
         return false;
     };
     matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+/// Whether it failed because the filesystem is in parts, and the place in another.
+fn is_elsewhere(error: &RestoreError) -> bool {
+    matches!(
+        &error.kind,
+        RestoreErrorKind::Call {
+            errno: Errno::EXDEV,
+            ..
+        }
+    )
 }
 
 pub(super) fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
