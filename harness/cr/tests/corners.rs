@@ -167,14 +167,93 @@ const CASES: &[Case] = &[
         },
         refusal: None,
     },
+    Case {
+        name: "a_ghost_in_an_immutable_directory_is_refused",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            subject.ghost("d/f");
+            add_flags("d", inode_flags::IMMUTABLE);
+        },
+        refusal: Some("d/f: file without a name in a directory that is immutable: not supported"),
+    },
+    Case {
+        name: "a_ghost_in_a_directory_that_only_grows_is_refused",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            subject.ghost("d/f");
+            add_flags("d", inode_flags::APPEND);
+        },
+        refusal: Some("d/f: file without a name in a directory that only grows"),
+    },
+    Case {
+        name: "a_root_that_only_grows_takes_nothing",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            subject.ghost("d/f");
+            add_flags(".", inode_flags::APPEND);
+        },
+        refusal: None,
+    },
+    Case {
+        name: "a_ghost_on_a_mount_that_is_read_only_is_refused",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            let file = subject.file("d/f");
+            drop(file);
+            let file = File::open("d/f").unwrap();
+            subject.hold(&file);
+            subject.watch("d/f");
+            drop(file);
+            fs::remove_file("d/f").unwrap();
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+            let none = None::<&str>;
+            let tree = std::env::current_dir().unwrap();
+            mount(none, &tree, none, flags, none).unwrap();
+        },
+        refusal: Some("d/f: file without a name on a mount that is read-only"),
+    },
+    Case {
+        name: "a_removed_name_of_an_immutable_file_is_refused",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            let file = subject.file("d/f");
+            fs::hard_link("d/f", "d/g").unwrap();
+            subject.hold(&file);
+            subject.watch("d/f");
+            fs::remove_file("d/f").unwrap();
+            add_flags("d/g", inode_flags::IMMUTABLE);
+        },
+        refusal: Some("d/f: removed name of a file that chattr keeps from being linked"),
+    },
+    Case {
+        name: "a_name_that_an_immutable_file_has_by_now_is_refused",
+        filesystem: Filesystem::Tmpfs,
+        what: What::Everything,
+        lay: |subject| {
+            subject.ghost("d/f");
+            subject.file("d/f");
+            add_flags("d/f", inode_flags::IMMUTABLE);
+        },
+        refusal: Some("d/f: file whose name is by now that of one that may not be moved"),
+    },
 ];
 
+fn add_flags(path: &str, flags: u32) {
+    let file = File::open(path).unwrap();
+    let own = inode_flags::flags(&file).unwrap();
+    inode_flags::set_flags(&file, own | flags).unwrap();
+}
+
 /// Gives a directory a project, which what is made in it gets, too.
-fn of_project(directory: &str) {
-    let directory = File::open(directory).unwrap();
+fn of_project(path: &str) {
+    let directory = File::open(path).unwrap();
     inode_flags::set_project(&directory, 42).unwrap();
-    let flags = inode_flags::flags(&directory).unwrap();
-    inode_flags::set_flags(&directory, flags | inode_flags::INHERITS_PROJECT).unwrap();
+    add_flags(path, inode_flags::INHERITS_PROJECT);
 }
 
 fn main() -> ExitCode {
@@ -372,6 +451,14 @@ impl Subject {
         let mut file = options.open(path).unwrap();
         file.write_all(b"content").unwrap();
         file
+    }
+
+    /// A file without a name that is held and watched.
+    fn ghost(&mut self, path: &str) -> i32 {
+        let file = self.file(path);
+        self.watch(path);
+        fs::remove_file(path).unwrap();
+        self.hold(&file)
     }
 
     fn hold(&mut self, file: &impl AsFd) -> i32 {

@@ -20,7 +20,7 @@ use super::anchors::{Anchors, open_root};
 use super::error::DumpError;
 use super::files::is_removed;
 use crate::image::{Handle, Image, Inode, Place, PlaceKind};
-use crate::mounts::{Mount, Mounts};
+use crate::mounts::Mounts;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -295,13 +295,16 @@ impl Places {
     /// What has no name that leads there is found by the point of its mount, which must lead to that
     /// mount and no other.
     fn refuse_covered(&self, kind: PlaceKind, mount: u64) -> Result<(), DumpError> {
-        let mount = self.mounts.of_id(mount);
-        let is_covered = |mount: &Mount| open_root(&self.root, mount).is_none();
-        if kind != PlaceKind::Named && mount.is_some_and(is_covered) {
-            let what = "file on a mount that another mount covers";
-            return Err(DumpError::not_supported("", what));
-        }
-        Ok(())
+        let what = match self.mounts.of_id(mount) {
+            _ if kind == PlaceKind::Named => return Ok(()),
+            // Lazily unmounted, or of another mount namespace.
+            None => "file on a filesystem that is mounted nowhere",
+            Some(mount) if open_root(&self.root, mount).is_none() => {
+                "file on a mount that another mount covers"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(DumpError::not_supported("", what))
     }
 
     /// What these candidates lead to. The given ones come first, however many they are: each name in
@@ -399,7 +402,7 @@ impl Places {
         path::stat(folder, &path::c_path(name).ok()?).ok()
     }
 
-    fn look_up(&self, path: &[u8]) -> Option<Stat> {
+    pub(super) fn look_up(&self, path: &[u8]) -> Option<Stat> {
         path::stat(&self.root, &relative(path)?).ok()
     }
 
@@ -478,6 +481,11 @@ impl Places {
         });
         self.places[inode as usize].push(index);
         index
+    }
+
+    /// Whether something is mounted at this path, whatever is mounted over it.
+    pub(super) fn is_mount_point(&self, path: &[u8]) -> bool {
+        self.mounts.all().iter().any(|mount| mount.path == path)
     }
 
     /// The directory that a path leads to now.
