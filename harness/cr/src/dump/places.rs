@@ -1,7 +1,8 @@
 //! Inodes and their names: what leads back to what the subject holds or watches.
 //!
 //! The text of a link in /proc ends in " (deleted)" for a name that is gone, and for a name that
-//! ends so. Which one it is, the inode that the text leads to decides, not the text.
+//! ends so. Which one it is, the inode that the text leads to decides, not the text; and where both are
+//! names of one inode, the kernel is asked.
 
 mod found;
 
@@ -133,8 +134,12 @@ impl Places {
             Err(errno) => return Err(DumpError::on("readlink", "", errno)),
         };
         let inode = self.inode(image, &stat, handle);
-        let (path, kind) = self.leads(&name, &stat, flags);
+        let (path, kind) = self.leads(&file, &name, &stat, flags);
         self.refuse_covered(kind, stat.mount)?;
+        if kind == PlaceKind::Gone && stat.nlink > 0 {
+            // A lookalike of the text is another name of it.
+            self.note_candidate(name);
+        }
         if is_removed(kind) {
             self.keep(inode, &file)?;
         }
@@ -353,9 +358,11 @@ impl Places {
     }
 
     /// Where the text of a link leads.
-    fn leads(&self, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
+    fn leads(&self, file: impl AsFd, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
         const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
-        if self.leads_to(name, stat) {
+        // "x", removed, of which a link is called "x (deleted)", has the same text as that link.
+        let is_gone = || name.ends_with(DELETED) && path::is_name_gone(&file) == Some(true);
+        if self.leads_to(name, stat) && !is_gone() {
             return (name.to_vec(), PlaceKind::Named);
         }
         let Some(gone) = name.strip_suffix(DELETED) else {
