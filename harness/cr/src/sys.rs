@@ -6,6 +6,7 @@ mod clone;
 pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
+pub mod inode_flags;
 pub mod inspect;
 pub mod memory;
 mod mount;

@@ -1,7 +1,8 @@
 //! Inodes and their names: what leads back to what the subject holds or watches.
 //!
 //! The text of a link in /proc ends in " (deleted)" for a name that is gone, and for a name that
-//! ends so. Which one it is, the inode that the text leads to decides, not the text.
+//! ends so. Which one it is, the inode that the text leads to decides, not the text; and where both are
+//! names of one inode, the kernel is asked.
 
 mod found;
 
@@ -20,7 +21,7 @@ use super::anchors::{Anchors, open_root};
 use super::error::DumpError;
 use super::files::is_removed;
 use crate::image::{Handle, Image, Inode, Place, PlaceKind};
-use crate::mounts::{Mount, Mounts};
+use crate::mounts::Mounts;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
@@ -133,8 +134,12 @@ impl Places {
             Err(errno) => return Err(DumpError::on("readlink", "", errno)),
         };
         let inode = self.inode(image, &stat, handle);
-        let (path, kind) = self.leads(&name, &stat, flags);
+        let (path, kind) = self.leads(&file, &name, &stat, flags);
         self.refuse_covered(kind, stat.mount)?;
+        if kind == PlaceKind::Gone && stat.nlink > 0 {
+            // A lookalike of the text is another name of it.
+            self.note_candidate(name);
+        }
         if is_removed(kind) {
             self.keep(inode, &file)?;
         }
@@ -295,13 +300,16 @@ impl Places {
     /// What has no name that leads there is found by the point of its mount, which must lead to that
     /// mount and no other.
     fn refuse_covered(&self, kind: PlaceKind, mount: u64) -> Result<(), DumpError> {
-        let mount = self.mounts.of_id(mount);
-        let is_covered = |mount: &Mount| open_root(&self.root, mount).is_none();
-        if kind != PlaceKind::Named && mount.is_some_and(is_covered) {
-            let what = "file on a mount that another mount covers";
-            return Err(DumpError::not_supported("", what));
-        }
-        Ok(())
+        let what = match self.mounts.of_id(mount) {
+            _ if kind == PlaceKind::Named => return Ok(()),
+            // Lazily unmounted, or of another mount namespace.
+            None => "file on a filesystem that is mounted nowhere",
+            Some(mount) if open_root(&self.root, mount).is_none() => {
+                "file on a mount that another mount covers"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(DumpError::not_supported("", what))
     }
 
     /// What these candidates lead to. The given ones come first, however many they are: each name in
@@ -350,9 +358,11 @@ impl Places {
     }
 
     /// Where the text of a link leads.
-    fn leads(&self, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
+    fn leads(&self, file: impl AsFd, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
         const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
-        if self.leads_to(name, stat) {
+        // "x", removed, of which a link is called "x (deleted)", has the same text as that link.
+        let is_gone = || name.ends_with(DELETED) && path::is_name_gone(&file) == Some(true);
+        if self.leads_to(name, stat) && !is_gone() {
             return (name.to_vec(), PlaceKind::Named);
         }
         let Some(gone) = name.strip_suffix(DELETED) else {
@@ -399,7 +409,7 @@ impl Places {
         path::stat(folder, &path::c_path(name).ok()?).ok()
     }
 
-    fn look_up(&self, path: &[u8]) -> Option<Stat> {
+    pub(super) fn look_up(&self, path: &[u8]) -> Option<Stat> {
         path::stat(&self.root, &relative(path)?).ok()
     }
 
@@ -478,6 +488,11 @@ impl Places {
         });
         self.places[inode as usize].push(index);
         index
+    }
+
+    /// Whether something is mounted at this path, whatever is mounted over it.
+    pub(super) fn is_mount_point(&self, path: &[u8]) -> bool {
+        self.mounts.all().iter().any(|mount| mount.path == path)
     }
 
     /// The directory that a path leads to now.
