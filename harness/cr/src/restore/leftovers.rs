@@ -5,8 +5,10 @@
 //! about to be: [`clear`] finds from there what is not as it was, and puts it right. The next
 //! restore from the image does so before anything else.
 //!
-//! A journal is believed if it is of this boot and of the caller's own: it did not come with the
-//! image. And still no line is acted upon that a restore would not have written.
+//! A journal is believed if it is of this boot and of the caller's own, and if it is the very file that
+//! it was written to, whose number stands in its first line: it came neither with the image nor as a
+//! copy, which is its maker's whoever wrote the original. And still no line is acted upon that a
+//! restore would not have written.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -53,7 +55,8 @@ impl Journal {
                 .mode(0o600)
                 .open(&path)?;
             let began = began(Pid::this())?;
-            file.write_all(format!("{} {pid} {began}\n", boot_id()).as_bytes())?;
+            let identity = identity(&file.metadata()?);
+            file.write_all(format!("{} {pid} {began} {identity}\n", boot_id()).as_bytes())?;
             Ok(file)
         };
         match create() {
@@ -245,6 +248,14 @@ pub(super) fn clear(image: &Path, tree: &Tree) -> Result<(), RestoreError> {
     Ok(())
 }
 
+/// What names a file within a boot: no copy of it has the same.
+fn identity(metadata: &fs::Metadata) -> String {
+    format!("{}:{}", metadata.dev(), metadata.ino())
+}
+
+const COPIED: &str =
+    "a copy, which no restore has written: what it tells of is cleared from where it was made";
+
 /// The lines of a journal that is ours, and the process that is gone; none of another. What is left
 /// is what has been written whole.
 fn read(path: &Path) -> io::Result<Option<(Pid, String)>> {
@@ -269,6 +280,9 @@ fn read(path: &Path) -> io::Result<Option<(Pid, String)>> {
     };
     let mut words = head.split(' ');
     let (boot, pid, start) = (words.next(), words.next(), words.next());
+    if words.next() != Some(&identity(&metadata)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, COPIED));
+    }
     let is_of_this_boot = boot.is_some_and(|boot| !boot.is_empty() && boot == boot_id());
     let pid = pid.and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
     let start: Option<u64> = start.and_then(|start| start.parse().ok());
@@ -491,10 +505,14 @@ fn remove_room(
 }
 
 fn of_io(call: &'static str, path: &Path, error: &io::Error) -> RestoreError {
-    let errno = error
-        .raw_os_error()
-        .map_or(Errno::UnknownErrno, Errno::from_raw);
-    RestoreError::call(call, path.display().to_string(), errno)
+    let operand = path.display().to_string();
+    match error.raw_os_error() {
+        Some(errno) => RestoreError::call(call, operand, Errno::from_raw(errno)),
+        None if error.kind() == io::ErrorKind::InvalidData => {
+            RestoreError::new(RestoreErrorKind::Impossible(COPIED)).at(&operand)
+        }
+        None => RestoreError::call(call, operand, Errno::UnknownErrno),
+    }
 }
 
 #[cfg(test)]
