@@ -9,10 +9,11 @@ mod check;
 mod codec;
 mod content;
 mod show;
+pub mod weight;
 
 pub use check::InvalidImage;
 pub(crate) use check::check_path;
-pub use codec::{DecodeError, DecodeErrorKind, MAX_IMAGE, ReadError, check_image};
+pub use codec::{DecodeError, DecodeErrorKind, ImageFile, MAX_IMAGE, ReadError, check_image};
 pub(crate) use content::{Content, PIECE, Writer};
 pub(crate) use show::Text;
 
