@@ -30,7 +30,7 @@ use nix::unistd::Pid;
 use content::Store;
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Doubt, Foreseen, foresee};
-pub use journal::{Outcome, Recovered, recover};
+pub use journal::{Outcome, Recovered, check_journal, recover};
 pub use park::{park, release};
 
 use crate::Loss;

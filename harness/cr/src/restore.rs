@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 pub use error::{RestoreError, RestoreErrorKind};
+pub use leftovers::check_restore_journal;
 
 use crate::image::{Content, Image, ImageFile, Object, ReadError};
 use crate::sys::{descriptor, path, raw};

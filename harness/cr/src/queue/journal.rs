@@ -8,7 +8,7 @@
 //! The journal is against the death of its process, not of the machine: nothing is synced.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 
 use super::basket::{Basket, Phase};
 use super::record;
+use crate::sys::raw;
 use crate::sys::shared::SharedMap;
 
 const MAGIC: [u8; 8] = *b"NFJOURN2";
@@ -109,6 +110,10 @@ impl Journal {
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)?;
+        Self::of_file(file)
+    }
+
+    fn of_file(file: File) -> io::Result<Option<Self>> {
         let length = checked_length(&file)?;
         if length < at::END {
             return Ok(None);
@@ -141,6 +146,42 @@ impl Journal {
             None => record::length_of_events(&journal.map.bytes()[start..]),
         };
         Ok(Some(journal))
+    }
+
+    /// The property for fuzzing: any bytes in a file are refused, or are a journal whose parts lie in it.
+    /// They are given the file's own number, which no fuzzer can guess. The context, where there is one.
+    ///
+    /// # Panics
+    ///
+    /// If the property does not hold.
+    pub(crate) fn check(bytes: &[u8]) -> Option<Vec<u8>> {
+        let flags = libc::MFD_CLOEXEC;
+        let memory = raw::memfd_create(c"journal", flags).and_then(crate::sys::path::owned);
+        let file = File::from(memory.expect("memory"));
+        let metadata = file.metadata().expect("of memory");
+        let mut bytes = bytes.to_vec();
+        if let Some(place) = bytes.get_mut(at::DEVICE..at::END) {
+            let own = identity(&metadata).map(u64::to_ne_bytes).concat();
+            place.copy_from_slice(&own);
+        }
+        (&file).write_all(&bytes).expect("memory");
+        let mut journal = Self::of_file(file).ok().flatten()?;
+        let events = journal.bytes();
+        let is_whole = journal.final_state().is_ok_and(|it| it.is_some())
+            || record::length_of_events(events) == events.len();
+        assert!(is_whole, "half an event");
+        for phase in PHASES {
+            assert!(
+                journal.began(phase) <= events.len(),
+                "{phase:?} began behind the end"
+            );
+        }
+        let _ = journal.next_wd();
+        let context = journal.context().to_vec();
+        let room = journal.room(1).map(|room| room.len());
+        assert!(room.is_ok_and(|length| length > 0), "no room");
+        journal.retire();
+        Some(context)
     }
 
     /// Makes it the journal of one who has taken nothing: what it has is safe elsewhere.
