@@ -5,13 +5,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cr::Image;
 use cr::image::{
     Descriptor, Epoll, Extent, Ghost, Inode, Inotify, Interest, LossRecord, Object, OpenFile,
-    PendingSignal, Place, PlaceKind, Process, Watch,
+    Owner, PendingSignal, Place, PlaceKind, Process, Watch,
 };
 
 /// A folder with a root to stay in, and a directory beside it that nobody may write.
@@ -322,6 +323,61 @@ fn who_owns_an_image_vouches_for_it() {
     assert_eq!(folder.restore_with(&fenced, "echo ran").stdout, b"ran\n");
     let trusted = folder.restore_with(&["--trust".as_ref()], "echo ran");
     assert_eq!(trusted.stdout, b"ran\n");
+}
+
+/// A pid that an image has may be anybody's by now.
+#[test]
+fn signals_go_to_nobody_who_is_not_known_for_certain() {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = boot.trim();
+    for (known, boot, same_start, is_fenced) in [
+        (true, boot, true, false),
+        (false, boot, false, false),
+        (false, "another", true, false),
+        (false, "", true, false),
+        (false, boot, true, true),
+    ] {
+        let folder = Folder::new();
+        let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(victim.id()).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let start: u64 = stat.split(' ').nth(21).unwrap().parse().unwrap();
+        fs::write(folder.path("root/watched"), "").unwrap();
+        let path = if is_fenced {
+            b"/watched".to_vec()
+        } else {
+            folder.bytes("root/watched")
+        };
+        let mut image = image(PlaceKind::Named, &path);
+        image.boot_id = boot.to_owned();
+        let stat = fs::metadata(folder.path("root/watched")).unwrap();
+        image.inodes[0].ino = stat.ino();
+        let (major, minor) = (stat.dev() >> 8 & 0xfff, stat.dev() & 0xff);
+        image.inodes[0].sdev = u32::try_from(major << 20 | minor).unwrap();
+        let group = &mut image.files[0];
+        group.flags = u32::try_from(nix::libc::O_ASYNC).unwrap();
+        group.owner = Some(Owner { kind: 1, pid });
+        group.signal = 15;
+        group.owner_began = start + u64::from(!same_start);
+        let Some(Object::Inotify(inotify)) = &mut group.object else {
+            unreachable!("a group");
+        };
+        inotify.watches[0].mask = 2;
+        folder.write(&image);
+        let root = folder.path("root");
+        let options: &[&OsStr] = if is_fenced {
+            &["--root".as_ref(), root.as_os_str()]
+        } else {
+            &[]
+        };
+        let command = format!("echo x >> {}/watched", root.display());
+        let output = folder.restore_with(options, &command);
+        assert!(output.status.success(), "{}", said(&output));
+        // Whoever is told was told before this, and ends by that.
+        let _ = victim.kill();
+        let told = victim.wait().unwrap().signal() == Some(15);
+        assert_eq!(told, known, "{boot:?} {same_start} {is_fenced}");
+    }
 }
 
 fn show(image: &Path) -> Output {

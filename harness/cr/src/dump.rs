@@ -15,6 +15,7 @@ mod foresee;
 mod group;
 pub(crate) mod journal;
 mod links;
+mod owners;
 mod parents;
 pub(crate) mod park;
 mod places;
@@ -199,6 +200,7 @@ impl Dump {
         };
         let mut places = places::Places::new(pid, options)?;
         let held = files::collect(&mut image, &mut places, options)?;
+        owners::note(&mut image, &held);
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
