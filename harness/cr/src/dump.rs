@@ -14,6 +14,7 @@ mod files;
 mod foresee;
 mod group;
 pub(crate) mod journal;
+mod keepers;
 mod links;
 mod owners;
 mod parents;

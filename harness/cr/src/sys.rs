@@ -5,6 +5,7 @@ pub mod block;
 pub mod descriptor;
 pub mod fanotify;
 pub mod handle;
+pub mod inode_flags;
 pub mod inspect;
 pub mod memory;
 pub mod pass;

@@ -174,7 +174,7 @@ impl Unavoidable {
                 "A ghost gets its name back and loses it again: one IN_MOVED_TO or IN_CREATE and one IN_DELETE of that name in its directory, and one IN_MOVE_SELF of a ghost that has other names. So does a directory of it that is gone itself."
             }
             Self::GhostStage => {
-                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, at most one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE, IN_DELETE and IN_DELETE_SELF for the directory that it is made in. That directory, under a hidden name, stands at the root of a filesystem: a watch on the root hears it made and removed, and IN_ATTRIB when the root's times are put back."
+                "A ghost is made and filled out of sight, but not of a mark on the whole filesystem: there, at most one each of IN_CREATE, IN_OPEN, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_CLOSE_NOWRITE, IN_MOVED_FROM and IN_DELETE for the ghost, and one IN_CREATE, IN_DELETE and IN_DELETE_SELF for the directory that it is made in. That directory, under a hidden name, stands at the root of a filesystem, or, where nothing can be moved from there, nearer to the ghost: a watch on the directory that it is in hears it made and removed, and IN_ATTRIB when that directory's times are put back."
             }
             Self::GhostDestroyed => {
                 "The last descriptor of a ghost is closed with the process, and its inode is gone: one IN_ATTRIB, IN_DELETE_SELF and IN_IGNORED to those who watched it."

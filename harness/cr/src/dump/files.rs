@@ -15,7 +15,7 @@ use crate::image::{
     Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
 };
 use crate::restore::epoll::is_disarmed;
-use crate::sys::descriptor::{compare_descriptions, is_epoll_target};
+use crate::sys::descriptor::{self, compare_descriptions, is_epoll_target};
 use crate::sys::{inspect, path, raw};
 use crate::{Loss, LossKind};
 
@@ -134,7 +134,8 @@ pub(super) fn look(
         Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => b"/".to_vec(),
         Err(error) => return Err(DumpError::io("readlink", link, &error)),
     };
-    let kind = match kind(&link, &stat) {
+    let flags = descriptor::flags(&file).map_err(|errno| DumpError::on("fcntl", "", errno))?;
+    let kind = match kind(&link, &stat, flags) {
         Err(_) if options.only_groups => return Ok(None),
         kind => kind?,
     };
@@ -181,7 +182,7 @@ fn head(info: &[u8]) -> Option<(i64, u32)> {
     Some((pos, flags))
 }
 
-fn kind(link: &[u8], stat: &path::Stat) -> Result<Kind, DumpError> {
+fn kind(link: &[u8], stat: &path::Stat, flags: i32) -> Result<Kind, DumpError> {
     let refused = |what: &str| Err(DumpError::not_supported("", what));
     match link {
         b"anon_inode:inotify" => return Ok(Kind::Inotify),
@@ -200,6 +201,8 @@ fn kind(link: &[u8], stat: &path::Stat) -> Result<Kind, DumpError> {
         return refused(&String::from_utf8_lossy(name));
     }
     let plain = match stat.mode & libc::S_IFMT {
+        // The driver knows nothing of it.
+        _ if flags & libc::O_PATH != 0 => true,
         libc::S_IFCHR => matches!(stat.node, (1, 3 | 5 | 7 | 8 | 9)),
         libc::S_IFBLK => false,
         _ => true,

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
-use super::{DumpOptions, content, group, in_own_directory};
+use super::{DumpOptions, content, group, in_own_directory, keepers};
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
 use crate::{Loss, LossKind};
@@ -64,6 +64,9 @@ pub fn foresee(pid: Pid, options: &DumpOptions) -> Result<Foreseen, DumpError> {
             let losses = image.lost[n_declared..].iter().map(Loss::from);
             foreseen.losses.entry(one.fd).or_default().extend(losses);
             unread(&image, index, one, &mut foreseen);
+        }
+        for (index, error) in keepers::refused(&image, &mut places) {
+            foreseen.refuse(held[index].fd, error);
         }
         Ok(foreseen)
     })

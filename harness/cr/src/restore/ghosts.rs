@@ -8,19 +8,21 @@
 //! Where another file has the name by now, the two are exchanged, and the other one is renamed
 //! back over the ghost: at no time is the name free.
 
+mod unnamed;
+mod workroom;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
-use super::inode::{Writing, create, fill, set_attributes, set_xattrs, times};
-use super::leftovers::{Journal, room_name};
+use super::inode::{Writing, create, set_attributes, times};
+use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
@@ -28,6 +30,8 @@ use crate::LossKind;
 use crate::image::{Content, Image, Object, Place, PlaceKind, Text};
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
+pub(super) use workroom::empty_and_remove;
+use workroom::{Through, Workroom, leave};
 
 /// Descriptors with `O_PATH` that keep ghosts alive until watches are on them.
 #[derive(Debug, Default)]
@@ -98,32 +102,6 @@ struct Maker<'a> {
     n_names: u32,
 }
 
-#[derive(Debug)]
-struct Workroom {
-    /// Where it is: its mount's root.
-    parent: OwnedFd,
-    name: CString,
-    room: OwnedFd,
-    /// A clone of the mount without what is mounted below, and the room on it.
-    bare: Option<(OwnedFd, OwnedFd)>,
-}
-
-/// The mount that names are moved on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Through {
-    Mount,
-    Bare,
-}
-
-impl Workroom {
-    fn room(&self, through: Through) -> RawFd {
-        match (&self.bare, through) {
-            (Some((_, room)), Through::Bare) => room.as_raw_fd(),
-            (_, Through::Mount) | (None, Through::Bare) => self.room.as_raw_fd(),
-        }
-    }
-}
-
 /// Where something is moved to.
 #[derive(Clone, Copy)]
 struct Target<'a> {
@@ -166,7 +144,7 @@ impl Maker<'_> {
             let made = match place.kind() {
                 _ if !place.link.is_empty() => self.linked(index, place),
                 PlaceKind::Unnamed => self.unnamed(index, place),
-                _ => self.gone(index, place),
+                _ => self.in_workroom(place, |maker, mount| maker.gone(index, place, mount)),
             };
             made.map_err(|error| error.at(&format!("ghost {}", Text(&place.path))))?;
         }
@@ -242,15 +220,14 @@ impl Maker<'_> {
             })
     }
 
-    fn gone(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
+    fn gone(&mut self, index: u32, place: &Place, mount: &[u8]) -> Result<(), RestoreError> {
         let inode = &self.image.inodes[place.inode as usize];
-        let mount = self.workroom(place)?;
         let name = self.fresh_name();
         let kind = inode.mode & libc::S_IFMT;
         if let Some(other) = self.made.get(&place.inode) {
-            self.link(&self.ghosts.by_place[other], &mount, &name)?;
+            self.link(&self.ghosts.by_place[other], mount, &name)?;
         } else if let Some(ghost) = &inode.ghost {
-            let room = &self.workrooms[&mount].room;
+            let room = &self.workrooms[mount].room;
             create(
                 (room, &name),
                 Writing::Unheard,
@@ -258,16 +235,15 @@ impl Maker<'_> {
                 ghost,
                 self.content,
             )?;
-            self.made.insert(place.inode, index);
         } else {
             let linked = self.tree.find_linked(place, inode)?;
-            self.link(&linked, &mount, &name)?;
+            self.link(&linked, mount, &name)?;
         }
-        let room = &self.workrooms[&mount].room;
+        let room = &self.workrooms[mount].room;
         let found = open_beneath(room, &name, libc::O_PATH, 0).context("open", "")?;
         self.open_all(index, &found, inode.mode)?;
         if let Some(ghost) = &inode.ghost {
-            let room = &self.workrooms[&mount].room;
+            let room = &self.workrooms[mount].room;
             set_attributes(room, &name, inode.mode, ghost)?;
         }
         let times = inode
@@ -285,7 +261,9 @@ impl Maker<'_> {
             place: Some(index),
             parent: place.parent,
         };
-        self.put(&mount, &name, to, (kind == libc::S_IFDIR, times))
+        self.put(mount, &name, to, (kind == libc::S_IFDIR, times))?;
+        self.made.entry(place.inode).or_insert(index);
+        Ok(())
     }
 
     /// A ghost that the dump gave a name. It gets its own back, if nobody has that by now, and loses
@@ -420,36 +398,6 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// The directory that a ghost is moved to, on the mount that it can be moved on. Where another
-    /// filesystem is mounted over the directory, that is a bare clone of the ghost's mount: rename
-    /// goes within one mount only, and a clone shows what is below.
-    fn through(
-        &mut self,
-        folder: OwnedFd,
-        path: &[u8],
-        mount: &[u8],
-    ) -> Result<(OwnedFd, Through), RestoreError> {
-        let workroom = self.workrooms.get_mut(mount).expect("made for the place");
-        let stat = |file: &OwnedFd| path::stat(file, c"").context("statx", "");
-        let (there, here) = (stat(&folder)?, stat(&workroom.parent)?);
-        if there.mount == here.mount {
-            return Ok((folder, Through::Mount));
-        }
-        if workroom.bare.is_none() {
-            let bare = path::bare_tree(&workroom.parent, c"").context("open_tree", Text(mount))?;
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let room = open_beneath(&bare, &workroom.name, flags, 0).context("open", "")?;
-            workroom.bare = Some((bare, room));
-        }
-        let (bare, _) = workroom.bare.as_ref().expect("made above");
-        let below = path.strip_prefix(mount).unwrap_or(path);
-        let below = below.strip_prefix(b"/").unwrap_or(below);
-        let below = c_string(if below.is_empty() { b"." } else { below })?;
-        let folder = open_beneath(bare, &below, libc::O_PATH | libc::O_DIRECTORY, 0)
-            .context("open", Text(path))?;
-        Ok((folder, Through::Bare))
-    }
-
     /// Opens the directory that a name was in, and makes it for a moment if it is gone itself.
     fn folder(&mut self, path: &[u8], mount: &[u8]) -> Result<OwnedFd, RestoreError> {
         match self.tree.open(path, libc::O_PATH | libc::O_DIRECTORY) {
@@ -500,148 +448,9 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// A directory of our own on the filesystem of a place, by the directory that it is in: the root
-    /// of its mount, or, where that is another's, the first on the way to the place that is the
-    /// caller's. What is made in another's directory changes times that only he may put back; so his
-    /// are the last that are tried.
-    fn workroom(&mut self, place: &Place) -> Result<Vec<u8>, RestoreError> {
-        let mount = if place.mount.is_empty() {
-            b"/".to_vec()
-        } else {
-            place.mount.clone()
-        };
-        if self.workrooms.contains_key(&mount) {
-            return Ok(mount);
-        }
-        let ends = (mount.len() + 1..place.path.len()).filter(|&at| place.path[at] == b'/');
-        let below = ends.map(|end| place.path[..end].to_vec());
-        let mut candidates = Vec::new();
-        for above in std::iter::once(mount).chain(below) {
-            let folder = match self.tree.open(&above, libc::O_PATH | libc::O_DIRECTORY) {
-                Ok(folder) => folder,
-                Err(error) if candidates.is_empty() => return Err(error),
-                Err(_) => break,
-            };
-            let is_others = !path::owns(path::stat(&folder, c"").context("statx", "")?.uid);
-            candidates.push((is_others, above));
-        }
-        candidates.sort_by_key(|(is_others, _)| *is_others);
-        let mut denied = RestoreError::new(RestoreErrorKind::Impossible("no directory on its way"));
-        for (_, above) in candidates {
-            match self.workroom_in(&above) {
-                Ok(()) => return Ok(above),
-                Err(error) if is_denied(&error) => denied = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(denied)
-    }
-
-    fn workroom_in(&mut self, above: &[u8]) -> Result<(), RestoreError> {
-        if self.workrooms.contains_key(above) {
-            return Ok(());
-        }
-        let parent = self.tree.open(above, libc::O_PATH | libc::O_DIRECTORY)?;
-        let stat = path::stat(&parent, c"").context("statx", "")?;
-        if let (None, Some(image_path)) = (&self.journal, self.image_path) {
-            self.journal = Journal::create(image_path)?;
-        }
-        for attempt in 0..100 {
-            let name = room_name(Pid::this(), attempt);
-            let name = c_string(name.as_bytes())?;
-            if let Some(journal) = &mut self.journal {
-                journal.room(above, name.to_bytes())?;
-            }
-            match path::make_directory(&parent, &name, 0o700) {
-                Ok(()) => {
-                    if let Some(journal) = &mut self.journal {
-                        journal.made(above, name.to_bytes())?;
-                    }
-                    self.touched_since(&parent, (above, above), stat)?;
-                    let flags = libc::O_PATH | libc::O_DIRECTORY;
-                    let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
-                    let workroom = Workroom {
-                        parent,
-                        name,
-                        room,
-                        bare: None,
-                    };
-                    self.workrooms.insert(above.to_vec(), workroom);
-                    return Ok(());
-                }
-                Err(Errno::EEXIST) => {}
-                Err(errno) => {
-                    let operand = Text(above).to_string();
-                    return Err(RestoreError::call("mkdirat", operand, errno));
-                }
-            }
-        }
-        let operand = Text(above).to_string();
-        Err(RestoreError::call("mkdirat", operand, Errno::EEXIST))
-    }
-
     fn fresh_name(&mut self) -> CString {
         self.n_names += 1;
         c_string(self.n_names.to_string().as_bytes()).expect("no NUL in a number")
-    }
-
-    /// A file that never had a name, in the directory that it was opened in.
-    fn unnamed(&mut self, index: u32, place: &Place) -> Result<(), RestoreError> {
-        let inode = &self.image.inodes[place.inode as usize];
-        let impossible = |what| RestoreError::new(RestoreErrorKind::Impossible(what));
-        let ghost = inode
-            .ghost
-            .as_ref()
-            .ok_or_else(|| impossible("a file without name, linked"))?;
-        let first = self.image.files.iter().position(|file| {
-            matches!(file.object, Some(Object::Place(place)) if place == index)
-                && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
-        });
-        let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
-        let folder = match place.parent {
-            Some(ghost) => self.made_directory(ghost)?,
-            None => match self.tree.find_unnamed_in(place) {
-                Ok(folder) => folder,
-                Err(error) if is_gone(&error) => {
-                    let mount = self.workroom(place)?;
-                    self.folder(&place.path, &mount)?
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let state = &self.image.files[first];
-        let flags = state.flags.cast_signed() & !libc::O_ASYNC | libc::O_CLOEXEC;
-        let flags = flags & !libc::O_APPEND;
-        let made = raw::open(&link_to(&folder), flags, inode.mode & 0o7777)
-            .and_then(path::owned)
-            .context("open", "O_TMPFILE")?;
-        fill(&made, ghost, self.content)?;
-        let found = raw::open(&link_to(&made), libc::O_PATH | libc::O_CLOEXEC, 0)
-            .and_then(path::owned)
-            .context("open", "O_PATH")?;
-        let stat = path::stat(&found, c"").context("statx", "")?;
-        if (stat.uid, stat.gid) != (ghost.uid, ghost.gid) {
-            raw::fchown(made.as_raw_fd(), ghost.uid, ghost.gid).context("fchown", "")?;
-            raw::fchmod(made.as_raw_fd(), inode.mode & 0o7777).context("fchmod", "")?;
-        }
-        set_xattrs(&link_to(&found), ghost, |path, name, value| {
-            raw::setxattr(path, name, value, 0).map(drop)
-        })?;
-        raw::utimensat(libc::AT_FDCWD, Some(&link_to(&found)), &times(ghost), 0)
-            .context("utimensat", "")?;
-        finish(&made, state)?;
-        self.stage.put(first, &made)?;
-        drop(made);
-        let others = self.image.files.iter().enumerate().filter(|(other, file)| {
-            *other != first && matches!(file.object, Some(Object::Place(place)) if place == index)
-        });
-        for (other, state) in others {
-            let opened = open_again(&found, state, inode.mode)?;
-            finish(&opened, state)?;
-            self.stage.put(other, opened)?;
-        }
-        self.ghosts.by_place.insert(index, found);
-        Ok(())
     }
 
     /// Removes every name that was made, puts back what had it, and the times of directories.
@@ -704,41 +513,6 @@ fn is_gone(error: &RestoreError) -> bool {
         return false;
     };
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR)
-}
-
-/// Whether it failed for want of a right that the caller may have elsewhere.
-fn is_denied(error: &RestoreError) -> bool {
-    let RestoreErrorKind::Call { errno, .. } = error.kind else {
-        return false;
-    };
-    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
-}
-
-fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
-    empty_and_remove(&workroom.parent, &workroom.name, &workroom.room)
-}
-
-/// Removes a workroom. Only a failure leaves something in it: then it is emptied first, which
-/// whoever watches its parent hears. What was displaced is back by now, or stays.
-pub(super) fn empty_and_remove(
-    parent: &OwnedFd,
-    name: &CStr,
-    room: &OwnedFd,
-) -> Result<(), RestoreError> {
-    let remove = || raw::unlinkat(parent.as_raw_fd(), name, libc::AT_REMOVEDIR).map(drop);
-    if remove() != Err(Errno::ENOTEMPTY) {
-        return Ok(());
-    }
-    let path = crate::sys::handle::proc_path(room);
-    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = c_string(entry.file_name().as_encoded_bytes())?;
-        let stat = path::stat(room, &name).context("statx", "")?;
-        let is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
-        let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
-        raw::unlinkat(room.as_raw_fd(), &name, flags).context("unlinkat", "")?;
-    }
-    remove().context("rmdir", "of our own directory")
 }
 
 fn duplicate(file: impl AsFd) -> Result<OwnedFd, RestoreError> {

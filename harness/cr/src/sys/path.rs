@@ -104,6 +104,25 @@ pub struct Stat {
     pub accessed: (i64, i64),
     pub modified: (i64, i64),
     pub mount: u64,
+    /// `STATX_ATTR_APPEND`, ...
+    pub attributes: u64,
+}
+
+impl Stat {
+    const IMMUTABLE: u64 = 0x10;
+    const APPEND: u64 = 0x20;
+
+    /// Whether chattr(1) has made it immutable: nothing of it can be changed, and no name of it.
+    #[must_use]
+    pub fn is_immutable(&self) -> bool {
+        self.attributes & Self::IMMUTABLE != 0
+    }
+
+    /// Whether chattr(1) allows adding to it alone: no name of it, or in it, can be removed.
+    #[must_use]
+    pub fn is_append_only(&self) -> bool {
+        self.attributes & Self::APPEND != 0
+    }
 }
 
 /// statx(2) of what a path below a directory names, which is not followed if it is a symbolic
@@ -148,6 +167,7 @@ fn stat_number(dir: i32, path: &CStr) -> Result<Stat, Errno> {
         accessed: time(found.stx_atime),
         modified: time(found.stx_mtime),
         mount: found.stx_mnt_id,
+        attributes: found.stx_attributes,
     })
 }
 

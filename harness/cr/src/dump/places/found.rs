@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use super::super::content::{self, Store};
 use super::super::error::{DumpError, DumpErrorKind};
 use super::super::files::Held;
-use super::super::parents;
+use super::super::{keepers, parents};
 use super::{Places, Search, duplicate, relative};
 use crate::image::{Image, LossRecord, Object, PlaceKind, Text, Watch};
 use crate::sys::path;
@@ -25,6 +25,9 @@ impl Places {
     ) -> Result<(), DumpError> {
         parents::find(image, self, held)?;
         parents::declare_others(image, self);
+        if !matches!(store, Store::Nowhere) {
+            keepers::refuse(image, self)?;
+        }
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(inode, _)| *inode);
         for (inode, source) in sources {
