@@ -38,6 +38,7 @@ const LINK: Maker = Maker::Classic("inotify/ghost-name_taken_by_link");
 fn maker(kind: LossKind) -> Maker {
     use Maker::{Builtin, Classic, Copy, Test};
     match kind {
+        LossKind::ForeignOwner => Test(ROOMS, "an_owner_that_is_not_dumped_may_be_told_no_more"),
         LossKind::FiredInterest => Builtin("inotify/epoll-oneshot_fired_in_fifo"),
         LossKind::NextWatch | LossKind::WindowUnknown => Test(
             ROOMS,

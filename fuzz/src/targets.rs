@@ -12,13 +12,16 @@ use crate::{oracle, structured};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target but [`empty`], which finds nothing.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 11] = [
+    ("criu_images", criu_images),
+    ("dump_journal", dump_journal),
     ("fanotify_events", fanotify_events),
     ("fdinfo", fdinfo),
     ("fdinfo_oracle", fdinfo_oracle),
     ("fdinfo_structured", fdinfo_structured),
     ("image", image),
     ("inotify_events", inotify_events),
+    ("restore_journal", restore_journal),
     ("scenario", scenario),
     ("transcript", transcript),
 ];
@@ -128,6 +131,21 @@ pub fn fanotify_events(buffer: &[u8]) {
 /// Any image.
 pub fn image(bytes: &[u8]) {
     cr::image::check_image(bytes);
+}
+
+/// Any file of CRIU's images.
+pub fn criu_images(bytes: &[u8]) {
+    notifreeze::criu_images::check_file(bytes);
+}
+
+/// Any journal of a dump.
+pub fn dump_journal(bytes: &[u8]) {
+    cr::dump::check_journal(bytes);
+}
+
+/// Any journal of a restore.
+pub fn restore_journal(bytes: &[u8]) {
+    cr::restore::check_restore_journal(bytes);
 }
 
 /// Any scenario.

@@ -17,6 +17,7 @@ mod group;
 pub(crate) mod journal;
 mod keepers;
 mod links;
+mod owners;
 mod parents;
 pub(crate) mod park;
 mod places;
@@ -32,7 +33,7 @@ use nix::unistd::Pid;
 use content::Store;
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Doubt, Foreseen, foresee};
-pub use journal::{Outcome, Recovered, recover};
+pub use journal::{Outcome, Recovered, check_journal, recover};
 pub use park::{park, release};
 
 use crate::Loss;
@@ -201,6 +202,7 @@ impl Dump {
         };
         let mut places = places::Places::new(pid, options)?;
         let held = files::collect(&mut image, &mut places, options)?;
+        owners::note(&mut image, &held);
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;

@@ -9,10 +9,11 @@ mod check;
 mod codec;
 mod content;
 mod show;
+pub mod weight;
 
 pub use check::InvalidImage;
 pub(crate) use check::check_path;
-pub use codec::{DecodeError, DecodeErrorKind, MAX_IMAGE, ReadError, check_image};
+pub use codec::{DecodeError, DecodeErrorKind, ImageFile, MAX_IMAGE, ReadError, check_image};
 pub(crate) use content::{Content, PIECE, Writer};
 pub(crate) use show::Text;
 
@@ -134,6 +135,10 @@ pub struct OpenFile {
     /// Who reads it has to wait for permission listeners. Only known where the image has one.
     #[prost(bool, tag = "9")]
     pub asks: bool,
+    /// When the owner began, in ticks since the boot, if he is no process of the image; 0 where that
+    /// is not known.
+    #[prost(uint64, tag = "10")]
+    pub owner_began: u64,
 }
 
 /// `F_GETOWN_EX`.
@@ -145,6 +150,9 @@ pub struct Owner {
     #[prost(int32, tag = "2")]
     pub pid: i32,
 }
+
+/// `F_OWNER_PGRP`.
+pub(crate) const F_OWNER_PGRP: i32 = 2;
 
 /// What an open file description is open on.
 #[derive(Clone, PartialEq, prost::Oneof, serde::Serialize)]
@@ -458,6 +466,16 @@ impl Image {
         files.filter_map(|(index, file)| match &mut file.object {
             Some(Object::Inotify(group)) => Some((index, group)),
             _ => None,
+        })
+    }
+
+    /// Whether the owner of a file is a process of the image, or a group of these.
+    pub(crate) fn is_own(&self, file: &OpenFile) -> bool {
+        file.owner.is_none_or(|owner| {
+            self.processes.iter().any(|process| match owner.kind {
+                F_OWNER_PGRP => process.group == owner.pid,
+                _ => process.pid == owner.pid,
+            })
         })
     }
 

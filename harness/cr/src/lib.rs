@@ -19,5 +19,5 @@ pub use image::Image;
 pub use loss::{Loss, LossKind};
 pub use restore::{
     Defect, Others, RestoreError, RestoreErrorKind, RestoreOptions, Restored, clear_leftovers,
-    restore, restore_file,
+    restore, restore_file, restore_opened,
 };

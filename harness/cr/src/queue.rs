@@ -115,6 +115,11 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
     Ok(losses)
 }
 
+/// Whether there is a way to make a saved queue again. Makes none: no call is made.
+pub(crate) fn is_makeable(queue: &[u8]) -> bool {
+    Plan::new(queue).is_ok()
+}
+
 /// Makes the events of a saved queue again in a group that has no unread event.
 ///
 /// The group must have no watch whose wd occurs in the queue. `avoid` are further wds not to use

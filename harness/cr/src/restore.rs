@@ -6,7 +6,13 @@
 //! the restore does is heard by a group that it restores.
 //!
 //! Descriptors are made at high numbers, duplicated to their own at the end, and everything else
-//! is closed. An image is not trusted: see [`tree`].
+//! is closed.
+//!
+//! What an image says is believed as far as its owner is: as a crontab, it may have anything of its
+//! owner's done. So an image that belongs neither to the caller nor to root is refused, unless the
+//! restore is kept below a directory ([`RestoreOptions::root`]), out of which nothing leads ([`tree`]),
+//! or the caller says that he believes it ([`RestoreOptions::trust`]). Whoever owns it, it is checked
+//! before anything is done, and it names what it opens by paths without links.
 
 pub(crate) mod epoll;
 mod error;
@@ -17,14 +23,18 @@ pub(crate) mod inode;
 mod leftovers;
 mod parked;
 mod processes;
+mod space;
 mod stage;
 mod tree;
 
 use std::path::{Path, PathBuf};
 
-pub use error::{RestoreError, RestoreErrorKind};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
-use crate::image::{Content, Image, Object, ReadError};
+pub use error::{RestoreError, RestoreErrorKind};
+pub use leftovers::check_restore_journal;
+
+use crate::image::{Content, Image, ImageFile, Object, ReadError};
 use crate::sys::{descriptor, path, raw};
 use error::Context;
 use stage::Stage;
@@ -33,9 +43,11 @@ use tree::Tree;
 /// What a restore may do.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
-    /// Directory that the paths of the image are below. Nothing outside of it is opened or
-    /// changed.
+    /// Directory that the paths of the image are below. Nothing outside of it is opened, made,
+    /// linked or changed.
     pub root: PathBuf,
+    /// Believe an image of another user.
+    pub trust: bool,
     /// What becomes of descriptors that the image does not have.
     pub others: Others,
     /// How far the machine's counter of cookies is moved at most, for the second half of a rename
@@ -49,10 +61,18 @@ impl Default for RestoreOptions {
     fn default() -> Self {
         Self {
             root: PathBuf::from("/"),
+            trust: false,
             others: Others::Close,
             cookie_distance: crate::queue::COOKIE_DISTANCE,
             defect: None,
         }
+    }
+}
+
+impl RestoreOptions {
+    /// Whether there is anything outside of [`root`](Self::root).
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.root != Path::new("/")
     }
 }
 
@@ -120,6 +140,7 @@ pub struct Restored {
 ///
 /// What could not be restored, by name. The process should end then: some of it may be.
 pub fn restore(image: &Image, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    space::check(image, &Tree::new(image, options)?)?;
     become_image(image, (options, None))
 }
 
@@ -130,7 +151,7 @@ fn become_image(
     let limit = descriptor::raise_file_limit().context("setrlimit", "RLIMIT_NOFILE")?;
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let content = source.as_ref().map(|(path, content)| (*path, content));
-    let stage = make(image, (options, content))?;
+    let stage = unstopped(|| make(image, (options, content)))?;
     drop(source);
     // Nothing but the stage is open here: a descriptor at a number of the image would be closed.
     let restored = processes::become_tree(image, stage, options)?;
@@ -142,6 +163,21 @@ fn become_image(
         crate::dump::release(parked);
     }
     Ok(restored)
+}
+
+/// Does something that is not to be left half done: what would end the process waits. While ghosts
+/// have their names, files of others have not.
+fn unstopped<T>(body: impl FnOnce() -> Result<T, RestoreError>) -> Result<T, RestoreError> {
+    let mut ends = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        ends.add(signal);
+    }
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ends), Some(&mut before))
+        .context("sigprocmask", "")?;
+    let result = body();
+    before.thread_set_mask().context("sigprocmask", "")?;
+    result
 }
 
 /// Makes every open file description, and opens every working directory.
@@ -175,14 +211,33 @@ fn make(
 ///
 /// # Errors
 ///
-/// That it is no image, or as [`restore`].
+/// That it is no image, that it is another's, or as [`restore`].
 pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, RestoreError> {
-    let path = &path::absolute(path);
-    let (image, content) = Image::open(path).map_err(RestoreError::read)?;
+    restore_opened(ImageFile::open(path).map_err(RestoreError::read)?, options)
+}
+
+/// [`restore_file`] of an image that has been looked at.
+///
+/// # Errors
+///
+/// As [`restore_file`].
+pub fn restore_opened(file: ImageFile, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    let ImageFile {
+        path,
+        image,
+        content,
+        owner,
+    } = file;
+    let is_ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
+    if !is_ours && !options.trust && !options.is_fenced() {
+        return Err(RestoreError::new(RestoreErrorKind::OtherOwner(owner)));
+    }
+    let path = path::absolute(&path);
+    space::check(&image, &Tree::new(&image, options)?)?;
     let spoiled = |error| RestoreError::read(ReadError::Io(error)).at("content of ghosts");
     content.verify(&image).map_err(spoiled)?;
-    clear_leftovers(&image, path, options)?;
-    become_image(&image, (options, Some((path, content))))
+    clear_leftovers(&image, &path, options)?;
+    become_image(&image, (options, Some((&path, content))))
 }
 
 /// Puts right what restores from this image left that were killed: names of ghosts, our own

@@ -39,7 +39,7 @@ struct Scene {
     losses: &'static [LossKind],
 }
 
-const SCENES: [Scene; 6] = [
+const SCENES: [Scene; 7] = [
     Scene {
         test: "who_may_watch_no_more_declares_what_a_watch_would_tell",
         subject: many_watches,
@@ -69,6 +69,12 @@ const SCENES: [Scene; 6] = [
         subject: one_watch,
         dump: parked,
         losses: &[LossKind::ClosedBesideParked],
+    },
+    Scene {
+        test: "an_owner_that_is_not_dumped_may_be_told_no_more",
+        subject: owned_by_parent,
+        dump: taken,
+        losses: &[LossKind::ForeignOwner],
     },
     Scene {
         test: "a_ghost_in_the_directory_of_another_changes_its_times",
@@ -309,6 +315,13 @@ fn unprivileged_group(tree: &Path) -> Vec<OwnedFd> {
     fanotify_mark(&group, libc::FAN_MARK_ADD, libc::FAN_OPEN, target).unwrap();
     File::open(&path).unwrap();
     vec![group]
+}
+
+fn owned_by_parent(tree: &Path) -> Vec<OwnedFd> {
+    let group = one_watch(tree);
+    let parent = nix::unistd::getppid().as_raw();
+    descriptor::set_owner(&group[0], 1, parent).unwrap();
+    group
 }
 
 fn one_watch(tree: &Path) -> Vec<OwnedFd> {

@@ -7,20 +7,25 @@
 //! length, and a protobuf message of that length; all numbers little-endian, 4 bytes.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File as StdFile};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use cr::image::weight::SPARE;
 use fsnotify::counted;
 use fsnotify::inotify::Mask;
 
 pub mod losses;
 pub mod message;
 
-use message::{Descriptor, Fanotify, File, Ghost, Handle, Inotify, Owner, Remap};
+use message::{Descriptor, Entry, Fanotify, File, Ghost, Handle, Inotify, Owner, Remap};
 
 /// Files larger than this are refused: 100,000 watches take 16 MB.
 const MAX_FILE: u64 = 256 << 20;
+
+/// Bytes of memory for each byte of a file. A file of pipes alone takes 22, others half of that.
+const MOST_A_BYTE: usize = 32;
 
 /// First number of a file.
 const FAMILY: u32 = 0x5456_4319;
@@ -55,6 +60,10 @@ pub enum ImageErrorKind {
     /// No `files.img` in the directory.
     NotImages,
     TooLarge(u64),
+    /// A directory, a fifo or a device.
+    NoFile,
+    /// Very many entries that say next to nothing.
+    Hollow,
     /// Ends inside a number or an entry that starts at this offset.
     Truncated(usize),
     /// One of the first two numbers is another.
@@ -73,6 +82,10 @@ impl fmt::Display for ImageError {
             ImageErrorKind::Io(error) => write!(f, "{error}"),
             ImageErrorKind::NotImages => f.write_str("holds no files.img"),
             ImageErrorKind::TooLarge(size) => write!(f, "{size} bytes, at most {MAX_FILE}"),
+            ImageErrorKind::NoFile => f.write_str("not a regular file"),
+            ImageErrorKind::Hollow => {
+                f.write_str("its entries would take more memory than those of its length may")
+            }
             ImageErrorKind::Truncated(offset) => write!(f, "offset {offset}: ends early"),
             ImageErrorKind::Magic { wanted, found } => {
                 write!(f, "magic number {found:#x}, not {wanted:#x}")
@@ -156,7 +169,7 @@ fn number_after(stem: &str, prefix: &str) -> Option<u32> {
     stem.strip_prefix(prefix)?.parse().ok()
 }
 
-fn read_file<M: prost::Message + Default>(path: &Path, kind: u32) -> Result<Vec<M>, ImageError> {
+fn read_file<M: Entry>(path: &Path, kind: u32) -> Result<Vec<M>, ImageError> {
     read_bytes(path)
         .and_then(|bytes| entries(&bytes, kind, usize::MAX))
         .map_err(|kind| ImageError {
@@ -166,7 +179,7 @@ fn read_file<M: prost::Message + Default>(path: &Path, kind: u32) -> Result<Vec<
 }
 
 /// The first entry of a file that goes on with something else.
-fn read_first<M: prost::Message + Default>(path: &Path, kind: u32) -> Result<M, ImageError> {
+fn read_first<M: Entry>(path: &Path, kind: u32) -> Result<M, ImageError> {
     read_bytes(path)
         .and_then(|bytes| entries(&bytes, kind, 1))
         .and_then(|mut entries| entries.pop().ok_or(ImageErrorKind::Truncated(HEAD)))
@@ -177,23 +190,31 @@ fn read_first<M: prost::Message + Default>(path: &Path, kind: u32) -> Result<M, 
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ImageErrorKind> {
-    let size = fs::metadata(path).map_err(ImageErrorKind::Io)?.len();
-    if size > MAX_FILE {
-        return Err(ImageErrorKind::TooLarge(size));
+    // Nobody makes us wait with a fifo of that name.
+    let file = StdFile::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open(path)
+        .map_err(ImageErrorKind::Io)?;
+    let metadata = file.metadata().map_err(ImageErrorKind::Io)?;
+    if !metadata.is_file() {
+        return Err(ImageErrorKind::NoFile);
     }
-    fs::read(path).map_err(ImageErrorKind::Io)
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(ImageErrorKind::Io)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(ImageErrorKind::TooLarge(metadata.len()));
+    }
+    Ok(bytes)
 }
 
 /// Bytes of the two numbers that a file starts with.
 const HEAD: usize = 8;
 
 /// At most `n_max` entries of a file. Memory is bounded by the input: a length is believed only
-/// when so many bytes follow.
-fn entries<M: prost::Message + Default>(
-    bytes: &[u8],
-    kind: u32,
-    n_max: usize,
-) -> Result<Vec<M>, ImageErrorKind> {
+/// when so many bytes follow, and [`MOST_A_BYTE`] holds.
+fn entries<M: Entry>(bytes: &[u8], kind: u32, n_max: usize) -> Result<Vec<M>, ImageErrorKind> {
     for (offset, wanted) in [(0, FAMILY), (4, kind)] {
         let found = number(bytes, offset)?;
         if found != wanted {
@@ -201,16 +222,45 @@ fn entries<M: prost::Message + Default>(
         }
     }
     let mut entries = Vec::new();
+    let mut weight = 0;
     let mut offset = HEAD;
     while offset < bytes.len() && entries.len() < n_max {
         let length = number(bytes, offset)? as usize;
         let message = bytes[offset + 4..]
             .get(..length)
             .ok_or(ImageErrorKind::Truncated(offset))?;
+        weight += M::SHAPE.weigh(message);
+        if weight > MOST_A_BYTE * bytes.len() + SPARE {
+            return Err(ImageErrorKind::Hollow);
+        }
         entries.push(M::decode(message).map_err(|error| ImageErrorKind::Message(offset, error))?);
         offset += 4 + length;
     }
     Ok(entries)
+}
+
+/// The property for fuzzing: any file of images is refused, or is printed.
+///
+/// # Panics
+///
+/// If the property does not hold.
+pub fn check_file(bytes: &[u8]) {
+    let mut images = Images::default();
+    if let Ok(files) = entries(bytes, FILES, usize::MAX) {
+        images.files = files;
+    }
+    if let Ok(table) = entries(bytes, DESCRIPTORS, usize::MAX) {
+        images.tables.push((1, table));
+    }
+    if let Ok(remaps) = entries(bytes, REMAPS, usize::MAX) {
+        images.remaps = remaps;
+    }
+    if let Ok(ghosts) = entries(bytes, GHOST, 1) {
+        images.ghosts = ghosts.into_iter().map(|ghost| (1, ghost)).collect();
+    }
+    let text = images.to_string();
+    let is_shown = |char: char| char == '\n' || !char.is_control();
+    assert!(text.chars().all(is_shown), "{text:?}");
 }
 
 fn number(bytes: &[u8], offset: usize) -> Result<u32, ImageErrorKind> {

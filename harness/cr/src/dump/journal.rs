@@ -185,6 +185,22 @@ fn context(bytes: &[u8]) -> Option<Context> {
     Some((pid, fd, began, owner, bytes[end + 1..].to_vec()))
 }
 
+/// The property for fuzzing: any bytes in a file are refused, or are the journal of a dump that says
+/// which group it is of.
+///
+/// # Panics
+///
+/// If the property does not hold.
+pub fn check_journal(bytes: &[u8]) {
+    let Some(found) = Journal::check(bytes).and_then(|text| context(&text)) else {
+        return;
+    };
+    let (_, _, _, owner, info) = found;
+    let is_known = |owner: Owner| (0..=2).contains(&owner.kind) && owner.pid > 0;
+    assert!(owner.is_none_or(is_known), "{owner:?}");
+    let _ = Group::parse_as(&info, Kind::Inotify, Level::Lenient);
+}
+
 /// The watches that a group had, and a way to each.
 fn targets(
     pid: Pid,

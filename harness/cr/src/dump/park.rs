@@ -16,7 +16,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::content::Store;
@@ -132,7 +131,7 @@ pub fn release(parked: &Parked) {
     let Ok(pidfd) = inspect::pidfd_open(holder) else {
         return;
     };
-    if is_there(parked) && kill(holder, Signal::SIGKILL).is_ok() {
+    if is_there(parked) && inspect::pidfd_kill(&pidfd).is_ok() {
         // A holder that the kernel does not end in time ends later.
         let _ = raw::readable(pidfd.as_raw_fd(), END_LIMIT_MS);
     }

@@ -8,6 +8,7 @@ use super::{
     Process,
 };
 use crate::fanotify::forge::{Makers, forgeable};
+use crate::queue::is_makeable;
 
 /// Largest descriptor number that is made: the kernel's own default for `fs.nr_open`.
 const MAX_FD: i32 = 1 << 20;
@@ -51,6 +52,15 @@ impl Image {
     /// Checks everything that can be checked without a kernel.
     pub(super) fn check(&self) -> Checked {
         let mut pids = HashSet::new();
+        let has_one = self
+            .processes
+            .first()
+            .is_some_and(|main| main.exited.is_none());
+        ensure(
+            has_one,
+            || "processes".to_owned(),
+            "no process that lives stands first",
+        )?;
         for process in &self.processes {
             let part = || format!("process {}", process.pid);
             ensure(
@@ -79,7 +89,48 @@ impl Image {
         for (index, inode) in self.inodes.iter().enumerate() {
             check_inode(inode).map_err(|error| within("inode", index, error))?;
         }
+        if self.only_groups {
+            self.check_only_groups()?;
+        }
         self.check_stored()
+    }
+
+    /// Another program is to have the groups, and nothing else of whoever made the image: no file
+    /// at the number that it writes to, no directory that it looks for files in, no signal.
+    fn check_only_groups(&self) -> Checked {
+        let part = || "an image of groups alone".to_owned();
+        let [process] = &self.processes[..] else {
+            return ensure(false, part, "of more than one process");
+        };
+        let stays = process.working_directory.is_none();
+        ensure(stays, part, "with a working directory")?;
+        ensure(process.signals.is_empty(), part, "with signals")?;
+        for (index, file) in self.files.iter().enumerate() {
+            let belongs = match &file.object {
+                Some(Object::Inotify(_) | Object::Fanotify(_)) => true,
+                Some(Object::Place(place)) => self.is_ghost(*place),
+                Some(Object::Epoll(_)) | None => false,
+            };
+            let part = || format!("file {index}");
+            ensure(
+                belongs,
+                part,
+                "neither a group nor a ghost, in an image of groups alone",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether a place is made of nothing but the image: no name of a file that is there leads to it,
+    /// save one that a dump gave it for the restore.
+    fn is_ghost(&self, place: u32) -> bool {
+        let Some(place) = self.places.get(place as usize) else {
+            return false;
+        };
+        let inode = self.inodes.get(place.inode as usize);
+        let is_made = inode.is_some_and(|inode| inode.ghost.is_some());
+        matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed)
+            && (is_made || !place.link.is_empty())
     }
 
     /// Content in the file is there once for each extent: an image says no more than it holds.
@@ -242,7 +293,9 @@ fn check_group(group: &Inotify, place_exists: impl Fn(u32) -> bool) -> Checked {
         valid,
         || "next watch".to_owned(),
         "no such watch descriptor",
-    )
+    )?;
+    let makeable = is_makeable(&group.queue);
+    ensure(makeable, || "queue".to_owned(), "cannot be made again")
 }
 
 fn check_fanotify(group: &Fanotify, place_exists: impl Fn(u32) -> bool) -> Checked {

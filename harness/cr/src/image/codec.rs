@@ -1,17 +1,22 @@
 //! The bytes of an image: a header with magic, version, length and checksum, content of large
 //! ghosts, and one protobuf message, which is what the header is about. Memory used by decoding is
-//! bounded by a small multiple of the message.
+//! bounded by the length of the message ([`weight`](super::weight)).
 
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use fsnotify::counted;
 use prost::Message;
 
-use super::{Content, Image, InvalidImage, Writer};
+use super::weight::Shape;
+use super::{
+    Content, Descriptor, Epoll, Extent, Fanotify, Ghost, Handle, Image, Inode, Inotify, Interest,
+    InvalidImage, LossRecord, Mark, OpenFile, Owner, Parked, PendingSignal, Place, Process, Stored,
+    Time, Watch, Writer, Xattr,
+};
 
 /// First bytes of every image.
 const MAGIC: &[u8; 8] = b"nfimage\n";
@@ -22,6 +27,9 @@ pub(super) const HEADER: usize = 8 + 4 + 8 + 4;
 
 /// Largest message that is read: ten million watches. Content beside it is not held in memory.
 pub const MAX_IMAGE: u64 = 1 << 30;
+
+/// Bytes of memory for each byte of a message. Images that a dump makes need less than half.
+const MOST_A_BYTE: usize = 16;
 
 /// Why bytes are no image.
 #[derive(Debug)]
@@ -49,6 +57,8 @@ pub enum DecodeErrorKind {
     },
     /// Not the protobuf message.
     Message(prost::DecodeError),
+    /// Very many entries that say next to nothing.
+    Hollow,
     /// A message that contradicts itself.
     Invalid(InvalidImage),
 }
@@ -71,6 +81,9 @@ impl fmt::Display for DecodeError {
                 write!(f, "image: checksum {found:08x}, not {expected:08x}")
             }
             DecodeErrorKind::Message(error) => write!(f, "image: {error}"),
+            DecodeErrorKind::Hollow => f.write_str(
+                "image: its entries would take more memory than an image of its length may",
+            ),
             DecodeErrorKind::Invalid(error) => write!(f, "image: {error}"),
         }
     }
@@ -82,7 +95,11 @@ impl std::error::Error for DecodeError {}
 #[derive(Debug)]
 pub enum ReadError {
     Io(io::Error),
-    TooLarge { bytes: u64 },
+    /// A directory, a fifo or a device.
+    NoFile,
+    TooLarge {
+        bytes: u64,
+    },
     Decode(DecodeError),
 }
 
@@ -90,6 +107,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "image: {error}"),
+            Self::NoFile => f.write_str("image: not a regular file"),
             Self::TooLarge { bytes } => {
                 write!(
                     f,
@@ -133,6 +151,9 @@ impl Image {
         if expected != found {
             return Err(DecodeErrorKind::Checksum { expected, found });
         }
+        if !SHAPE.fits(message, MOST_A_BYTE) {
+            return Err(DecodeErrorKind::Hollow);
+        }
         let image = Self::decode(message).map_err(DecodeErrorKind::Message)?;
         if let Some(bytes @ 1..) = content.checked_sub(image.content_length) {
             return Err(DecodeErrorKind::Trailing { bytes });
@@ -165,13 +186,38 @@ impl Image {
     /// [`ReadError`]: the file cannot be read, has a message larger than [`MAX_IMAGE`] or is no
     /// image.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::open(path).map(|(image, _)| image)
+        ImageFile::open(path).map(|file| file.image)
     }
+}
 
+/// An image that was read, and its file, which stays open: what is restored is what was looked at,
+/// whatever has the name by then.
+#[derive(Debug)]
+pub struct ImageFile {
+    pub(crate) path: PathBuf,
+    pub(crate) image: Image,
+    pub(crate) content: Content,
+    pub(crate) owner: u32,
+}
+
+impl ImageFile {
     /// Reads a file, and leaves it open for the content that lies beside its message.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Content), ReadError> {
-        let file = File::open(path).map_err(ReadError::Io)?;
-        let found = file.metadata().map_err(ReadError::Io)?.len();
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::read`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        // Nobody makes us wait with a fifo of that name.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(ReadError::Io)?;
+        let metadata = file.metadata().map_err(ReadError::Io)?;
+        if !metadata.is_file() {
+            return Err(ReadError::NoFile);
+        }
+        let found = metadata.len();
         let decode = |kind| ReadError::Decode(DecodeError { kind });
         let mut header = [0; HEADER];
         if found < HEADER as u64 {
@@ -188,10 +234,51 @@ impl Image {
         let at = HEADER as u64 + content;
         file.read_exact_at(&mut message, at)
             .map_err(ReadError::Io)?;
-        let image = Self::decode_message(header, content, &message).map_err(decode)?;
-        Ok((image, Content::of(file)))
+        let image = Image::decode_message(header, content, &message).map_err(decode)?;
+        Ok(Self {
+            path: path.to_owned(),
+            image,
+            content: Content::of(file),
+            owner: metadata.uid(),
+        })
+    }
+
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 }
+
+/// What an image takes in memory.
+static SHAPE: Shape = Shape::of::<Image>(&[
+    (1, &PROCESS),
+    (2, &FILE),
+    (3, &Shape::of::<Place>(&[])),
+    (4, &INODE),
+    (5, &Shape::of::<LossRecord>(&[])),
+    (8, &Shape::of::<Parked>(&[])),
+]);
+
+static PROCESS: Shape = Shape::of::<Process>(&[
+    (8, &Shape::of::<Descriptor>(&[])),
+    (9, &Shape::of::<PendingSignal>(&[])),
+]);
+
+static FILE: Shape = Shape::of::<OpenFile>(&[
+    (3, &Shape::of::<Owner>(&[])),
+    (6, &Shape::of::<Inotify>(&[(1, &Shape::of::<Watch>(&[]))])),
+    (7, &Shape::of::<Epoll>(&[(1, &Shape::of::<Interest>(&[]))])),
+    (8, &Shape::of::<Fanotify>(&[(3, &Shape::of::<Mark>(&[]))])),
+]);
+
+static INODE: Shape = Shape::of::<Inode>(&[(3, &Shape::of::<Handle>(&[])), (5, &GHOST)]);
+
+static GHOST: Shape = Shape::of::<Ghost>(&[
+    (4, &Shape::of::<Time>(&[])),
+    (5, &Shape::of::<Time>(&[])),
+    (6, &Shape::of::<Xattr>(&[])),
+    (7, &Shape::of::<Extent>(&[(4, &Shape::of::<Stored>(&[]))])),
+]);
 
 /// The header of a file with this message.
 pub(super) fn header(message: &[u8]) -> [u8; HEADER] {
@@ -265,14 +352,23 @@ pub fn check_image(bytes: &[u8]) {
 mod tests {
     use std::fs;
 
-    use super::super::{Extent, Ghost, Inode, Stored};
     use super::*;
+
+    fn minimal() -> Image {
+        Image {
+            processes: vec![Process {
+                pid: 1,
+                ..Process::default()
+            }],
+            ..Image::default()
+        }
+    }
 
     #[test]
     fn an_image_reads_back_as_written() {
         let image = Image {
             boot_id: "b".to_owned(),
-            ..Image::default()
+            ..minimal()
         };
         assert_eq!(Image::decode_file(&image.encode_file()).unwrap(), image);
     }
@@ -281,7 +377,7 @@ mod tests {
     fn every_cut_and_every_flipped_bit_is_refused() {
         let file = Image {
             boot_id: "boot".to_owned(),
-            ..Image::default()
+            ..minimal()
         }
         .encode_file();
         for end in 0..file.len() {
@@ -319,11 +415,12 @@ mod tests {
                 ghost: Some(ghost),
                 ..Inode::default()
             }],
-            ..Image::default()
+            ..minimal()
         };
         assert!(!path.exists());
         writer.finish(&mut image).unwrap();
-        let (read, content) = Image::open(&path).unwrap();
+        let opened = ImageFile::open(&path).unwrap();
+        let (read, content) = (opened.image, opened.content);
         assert_eq!(read, image);
         content.verify(&read).unwrap();
         let extent = &read.inodes[0].ghost.as_ref().unwrap().extents[0];
@@ -341,7 +438,8 @@ mod tests {
         let mut spoiled = whole.clone();
         spoiled[HEADER + 17] ^= 1;
         fs::write(&path, &spoiled).unwrap();
-        let (read, content) = Image::open(&path).unwrap();
+        let opened = ImageFile::open(&path).unwrap();
+        let (read, content) = (opened.image, opened.content);
         let error = content.verify(&read).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
         // A byte more or less before the message is no content.
@@ -377,7 +475,7 @@ mod tests {
                 }),
                 ..Inode::default()
             }],
-            ..Image::default()
+            ..minimal()
         };
         let good = image(20, vec![extent(0, 0), extent(50, 10)]);
         assert_eq!(good.check(), Ok(()));
@@ -395,11 +493,11 @@ mod tests {
     fn a_file_is_complete_or_absent() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image");
-        Image::default().write(&path).unwrap();
-        assert_eq!(Image::read(&path).unwrap(), Image::default());
+        minimal().write(&path).unwrap();
+        assert_eq!(Image::read(&path).unwrap(), minimal());
         let taken = folder.path().join("folder");
         fs::create_dir(&taken).unwrap();
-        Image::default().write(&taken).unwrap_err();
+        minimal().write(&taken).unwrap_err();
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             2,

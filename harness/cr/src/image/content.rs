@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::codec::{HEADER, header};
@@ -34,6 +34,8 @@ impl Writer {
             .read(true)
             .write(true)
             .create_new(true)
+            // It may hold what was in a file that nobody else could read.
+            .mode(0o600)
             .open(&temporary)?;
         Ok(Self {
             temporary,

@@ -17,6 +17,27 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// Words of an image: what could move the cursor, or begin a line, is escaped.
+struct Words<'a>(&'a str);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| {
+            if is_unseen(char) {
+                write!(f, "{}", char.escape_unicode())
+            } else {
+                write!(f, "{char}")
+            }
+        })
+    }
+}
+
+/// Control characters, and those that change the order of what stands around them.
+fn is_unseen(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 pub(super) fn text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Text(bytes))
 }
@@ -80,7 +101,8 @@ impl fmt::Display for Image {
             }
         }
         for record in &self.lost {
-            writeln!(f, "loss {}", Loss::from(record))?;
+            let loss = Loss::from(record).to_string();
+            writeln!(f, "loss {}", Words(&loss))?;
         }
         Ok(())
     }
@@ -157,7 +179,7 @@ impl Image {
                 }
                 for event in &group.unread {
                     let lost = if group.queue.is_empty() { "lost " } else { "" };
-                    writeln!(f, "  {lost}event {event}")?;
+                    writeln!(f, "  {lost}event {}", Words(event))?;
                 }
                 if group.overflow {
                     writeln!(f, "  overflow event")?;

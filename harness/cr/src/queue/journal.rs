@@ -8,7 +8,7 @@
 //! The journal is against the death of its process, not of the machine: nothing is synced.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -18,9 +18,10 @@ use nix::errno::Errno;
 
 use super::basket::{Basket, Phase};
 use super::record;
+use crate::sys::raw;
 use crate::sys::shared::SharedMap;
 
-const MAGIC: [u8; 8] = *b"NFJOURN1";
+const MAGIC: [u8; 8] = *b"NFJOURN2";
 
 /// Words of the header, by their places.
 mod at {
@@ -36,7 +37,10 @@ mod at {
     pub(super) const QUEUE: usize = 72;
     pub(super) const QUEUE_LENGTH: usize = 80;
     pub(super) const WATCHES: usize = 88;
-    pub(super) const END: usize = 96;
+    /// Device and number of the file itself: no copy of it has the same.
+    pub(super) const DEVICE: usize = 96;
+    pub(super) const INODE: usize = 104;
+    pub(super) const END: usize = 112;
 }
 
 const PHASES: [Phase; 5] = [
@@ -84,6 +88,9 @@ impl Journal {
             used: 0,
         };
         journal.store(at::CONTEXT, context.len());
+        let [device, inode] = identity(&journal.map.file().metadata()?);
+        journal.put(at::DEVICE, device);
+        journal.put(at::INODE, inode);
         journal.enter(Phase::Draining);
         // Last: a file without it is no journal, and nothing was taken yet.
         journal.map.bytes_mut()[at::MAGIC..at::PHASE].copy_from_slice(&MAGIC);
@@ -95,14 +102,18 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// That the file cannot be read, is no journal, or is another user's: who can write where the
-    /// image is may not have us put a queue of his into a group of somebody else's.
+    /// That the file cannot be read, is no journal, is another user's or a copy: who can write where
+    /// the image is may not have us put a queue of his into a group of somebody else's.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)?;
+        Self::of_file(file)
+    }
+
+    fn of_file(file: File) -> io::Result<Option<Self>> {
         let length = checked_length(&file)?;
         if length < at::END {
             return Ok(None);
@@ -118,6 +129,10 @@ impl Journal {
             start: 0,
             used: 0,
         };
+        let own = identity(&journal.map.file().metadata()?);
+        if [at::DEVICE, at::INODE].map(|place| journal.number(place)) != own {
+            return Err(bad("a copy, which no dump has written"));
+        }
         let context = journal.load(at::CONTEXT);
         let start = context
             .checked_add(at::END)
@@ -131,6 +146,42 @@ impl Journal {
             None => record::length_of_events(&journal.map.bytes()[start..]),
         };
         Ok(Some(journal))
+    }
+
+    /// The property for fuzzing: any bytes in a file are refused, or are a journal whose parts lie in it.
+    /// They are given the file's own number, which no fuzzer can guess. The context, where there is one.
+    ///
+    /// # Panics
+    ///
+    /// If the property does not hold.
+    pub(crate) fn check(bytes: &[u8]) -> Option<Vec<u8>> {
+        let flags = libc::MFD_CLOEXEC;
+        let memory = raw::memfd_create(c"journal", flags).and_then(crate::sys::path::owned);
+        let file = File::from(memory.expect("memory"));
+        let metadata = file.metadata().expect("of memory");
+        let mut bytes = bytes.to_vec();
+        if let Some(place) = bytes.get_mut(at::DEVICE..at::END) {
+            let own = identity(&metadata).map(u64::to_ne_bytes).concat();
+            place.copy_from_slice(&own);
+        }
+        (&file).write_all(&bytes).expect("memory");
+        let mut journal = Self::of_file(file).ok().flatten()?;
+        let events = journal.bytes();
+        let is_whole = journal.final_state().is_ok_and(|it| it.is_some())
+            || record::length_of_events(events) == events.len();
+        assert!(is_whole, "half an event");
+        for phase in PHASES {
+            assert!(
+                journal.began(phase) <= events.len(),
+                "{phase:?} began behind the end"
+            );
+        }
+        let _ = journal.next_wd();
+        let context = journal.context().to_vec();
+        let room = journal.room(1).map(|room| room.len());
+        assert!(room.is_ok_and(|length| length > 0), "no room");
+        journal.retire();
+        Some(context)
     }
 
     /// Makes it the journal of one who has taken nothing: what it has is safe elsewhere.
@@ -179,12 +230,19 @@ impl Journal {
     }
 
     fn load(&self, place: usize) -> usize {
+        usize::try_from(self.number(place)).unwrap_or(usize::MAX)
+    }
+
+    fn number(&self, place: usize) -> u64 {
         let bytes = self.map.bytes()[place..place + 8].try_into();
-        usize::try_from(u64::from_ne_bytes(bytes.expect("eight bytes"))).unwrap_or(usize::MAX)
+        u64::from_ne_bytes(bytes.expect("eight bytes"))
     }
 
     fn store(&mut self, place: usize, number: usize) {
-        let number = u64::try_from(number).expect("no usize is longer");
+        self.put(place, u64::try_from(number).expect("no usize is longer"));
+    }
+
+    fn put(&mut self, place: usize, number: u64) {
         // What was stored before must be in the file when this is: the process may end anywhere.
         compiler_fence(Ordering::SeqCst);
         self.map.bytes_mut()[place..place + 8].copy_from_slice(&number.to_ne_bytes());
@@ -281,6 +339,11 @@ fn checked_length(file: &File) -> io::Result<usize> {
     Ok(usize::try_from(metadata.len()).expect("less than LONGEST"))
 }
 
+/// What names a file within a boot.
+fn identity(metadata: &std::fs::Metadata) -> [u64; 2] {
+    [metadata.dev(), metadata.ino()]
+}
+
 fn bad(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -347,6 +410,12 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         assert!(Journal::open(&path).unwrap().is_none(), "nothing was taken");
         content[..8].copy_from_slice(&MAGIC);
+        for (place, number) in [at::DEVICE, at::INODE]
+            .into_iter()
+            .zip(identity(&std::fs::metadata(&path).unwrap()))
+        {
+            content[place..place + 8].copy_from_slice(&number.to_ne_bytes());
+        }
         content[at::PHASE] = 1;
         content[at::CONTEXT..at::CONTEXT + 8].fill(0xff);
         std::fs::write(&path, &content).unwrap();

@@ -19,6 +19,8 @@ pub struct RestoreError {
 pub enum RestoreErrorKind {
     /// The file is no image.
     Image(ReadError),
+    /// The image is of this user, who is neither the caller nor root.
+    OtherOwner(u32),
     /// A path leads to another inode than at the dump.
     OtherInode { found: u64, expected: u64 },
     /// A path leads to another filesystem than at the dump, whose own is mounted still.
@@ -94,6 +96,11 @@ impl fmt::Display for RestoreError {
         }
         match &self.kind {
             RestoreErrorKind::Image(error) => error.fmt(f),
+            RestoreErrorKind::OtherOwner(uid) => write!(
+                f,
+                "image: of user {uid}, who may have put anything into it: --root DIR keeps the \
+                 restore inside of DIR, --trust believes him"
+            ),
             RestoreErrorKind::OtherInode { found, expected } => {
                 write!(f, "leads to inode {found}, at the dump it was {expected}")
             }

@@ -1,6 +1,7 @@
 //! Open file descriptions on files that have a name.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::error::{Context, RestoreError};
 use super::stage::{Stage, seek};
@@ -33,7 +34,7 @@ pub(super) fn open(image: &Image, tree: &Tree, stage: &mut Stage) -> Result<(), 
             let name = || image.name_of_file(index);
             let opened = tree
                 .find(image, place)
-                .and_then(|found| open_place(&found, file, (image, tree, place)))
+                .and_then(|found| open_place(&found, file, (tree, place)))
                 .and_then(|opened| finish(&opened, file).map(|()| opened))
                 .map_err(|error| error.at(&name()))?;
             stage.put(index, opened)?;
@@ -47,14 +48,13 @@ pub(super) fn open(image: &Image, tree: &Tree, stage: &mut Stage) -> Result<(), 
 fn open_place(
     found: &OwnedFd,
     file: &OpenFile,
-    (image, tree, place): (&Image, &Tree, &Place),
+    (tree, place): (&Tree, &Place),
 ) -> Result<OwnedFd, RestoreError> {
-    let mode = image.inodes[place.inode as usize].mode;
     let flags = file.flags.cast_signed() & !NOT_TO_OPEN;
-    let is_directory = mode & libc::S_IFMT == libc::S_IFDIR;
     if place.kind() != PlaceKind::Hidden || flags & libc::O_NOFOLLOW == 0 {
-        return open_again(found, file, mode);
+        return open_again(found, file, 0);
     }
+    let (is_directory, flags) = unwaiting(found, flags)?;
     let above;
     let (directory, name) = if is_directory {
         (found, c".".to_owned())
@@ -63,6 +63,7 @@ fn open_place(
         above = directory;
         (&above, name)
     };
+    leads_to(directory.as_raw_fd(), &name, found)?;
     let opened = raw::openat(directory.as_raw_fd(), &name, flags | libc::O_CLOEXEC, 0)
         .and_then(path::owned)
         .context("openat", Text(&place.path))?;
@@ -74,8 +75,9 @@ fn open_place(
 pub(super) fn open_again(
     found: &OwnedFd,
     file: &OpenFile,
-    mode: u32,
+    _said: u32,
 ) -> Result<OwnedFd, RestoreError> {
+    let mode = path::stat(found, c"").context("statx", "")?.mode;
     // Held until the file is open.
     let _asking = file
         .asks
@@ -94,9 +96,7 @@ pub(super) fn open_again(
         return descriptor_of(found, flags);
     }
     let is_fifo = mode & libc::S_IFMT == libc::S_IFIFO;
-    if is_fifo {
-        flags |= libc::O_NONBLOCK;
-    }
+    (_, flags) = unwaiting(found, flags)?;
     if flags & libc::O_NOFOLLOW != 0 {
         return no_follow(found, flags);
     }
@@ -110,6 +110,18 @@ pub(super) fn open_again(
     }
 }
 
+/// Whether it is a directory, and the flags to open it with: to open a fifo or a device must not make
+/// anybody wait. [`finish`] sets those that it had. What the image says of its type may be wrong.
+fn unwaiting(found: &OwnedFd, flags: i32) -> Result<(bool, i32), RestoreError> {
+    let mode = path::stat(found, c"").context("statx", "")?.mode;
+    Ok(match mode & libc::S_IFMT {
+        libc::S_IFDIR => (true, flags),
+        // One that is leased would not be opened, where the kernel gives the lease up in time.
+        libc::S_IFREG => (false, flags),
+        _ => (false, flags | libc::O_NONBLOCK),
+    })
+}
+
 fn descriptor_of(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
     raw::open(&link_to(found), flags | libc::O_CLOEXEC, 0)
         .and_then(path::owned)
@@ -119,12 +131,22 @@ fn descriptor_of(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
 /// Opens with `O_NOFOLLOW`, which the description keeps and shows: by name, in the directory.
 fn no_follow(found: &OwnedFd, flags: i32) -> Result<OwnedFd, RestoreError> {
     let name = path::name_of(found).context("readlink", "")?;
-    let file = path::c_path(&name)
-        .and_then(|name| raw::open(&name, flags | libc::O_CLOEXEC, 0))
+    let path = path::c_path(&name).context("open", Text(&name))?;
+    leads_to(libc::AT_FDCWD, &path, found)?;
+    let file = raw::open(&path, flags | libc::O_CLOEXEC, 0)
         .and_then(path::owned)
         .context("open", Text(&name))?;
     same(&file, found)?;
     Ok(file)
+}
+
+/// Makes sure that a name leads to a file, before anything that another may do on being opened.
+fn leads_to(directory: RawFd, name: &CStr, found: &OwnedFd) -> Result<(), RestoreError> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let seen = raw::openat(directory, name, flags, 0)
+        .and_then(path::owned)
+        .context("openat", Text(name.to_bytes()))?;
+    same(&seen, found)
 }
 
 fn same(file: &OwnedFd, found: &OwnedFd) -> Result<(), RestoreError> {

@@ -5,8 +5,10 @@
 //! about to be: [`clear`] finds from there what is not as it was, and puts it right. The next
 //! restore from the image does so before anything else.
 //!
-//! A journal is believed if it is of this boot and of the caller's own: it did not come with the
-//! image. And still no line is acted upon that a restore would not have written.
+//! A journal is believed if it is of this boot and of the caller's own, and if it is the very file that
+//! it was written to, whose number stands in its first line: it came neither with the image nor as a
+//! copy, which is its maker's whoever wrote the original. And still no line is acted upon that a
+//! restore would not have written.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -53,7 +55,8 @@ impl Journal {
                 .mode(0o600)
                 .open(&path)?;
             let began = began(Pid::this())?;
-            file.write_all(format!("{} {pid} {began}\n", boot_id()).as_bytes())?;
+            let identity = identity(&file.metadata()?);
+            file.write_all(format!("{} {pid} {began} {identity}\n", boot_id()).as_bytes())?;
             Ok(file)
         };
         match create() {
@@ -245,6 +248,14 @@ pub(super) fn clear(image: &Path, tree: &Tree) -> Result<(), RestoreError> {
     Ok(())
 }
 
+/// What names a file within a boot: no copy of it has the same.
+fn identity(metadata: &fs::Metadata) -> String {
+    format!("{}:{}", metadata.dev(), metadata.ino())
+}
+
+const COPIED: &str =
+    "a copy, which no restore has written: what it tells of is cleared from where it was made";
+
 /// The lines of a journal that is ours, and the process that is gone; none of another. What is left
 /// is what has been written whole.
 fn read(path: &Path) -> io::Result<Option<(Pid, String)>> {
@@ -267,13 +278,22 @@ fn read(path: &Path) -> io::Result<Option<(Pid, String)>> {
     let Some((head, lines)) = text.split_once('\n') else {
         return Ok(Some((Pid::this(), String::new())));
     };
+    let gone = writer(head, &identity(&metadata))?
+        .filter(|(boot, pid, start)| *boot == boot_id() && began(*pid).ok() != Some(*start));
+    Ok(gone.map(|(_, pid, _)| (pid, lines.to_owned())))
+}
+
+/// Boot, pid and start of who has written a journal, by its first line.
+fn writer<'a>(head: &'a str, identity: &str) -> io::Result<Option<(&'a str, Pid, u64)>> {
     let mut words = head.split(' ');
-    let (boot, pid, start) = (words.next(), words.next(), words.next());
-    let is_of_this_boot = boot.is_some_and(|boot| !boot.is_empty() && boot == boot_id());
-    let pid = pid.and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
-    let start: Option<u64> = start.and_then(|start| start.parse().ok());
-    let gone = pid.filter(|&pid| is_of_this_boot && began(pid).ok() != start);
-    Ok(gone.map(|pid| (pid, lines.to_owned())))
+    let mut next = || words.next().unwrap_or_default();
+    let (boot, pid, start) = (next(), next().parse().ok(), next().parse().ok());
+    if next() != identity {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, COPIED));
+    }
+    let known = pid.map(Pid::from_raw).zip(start);
+    let known = known.filter(|_| !boot.is_empty());
+    Ok(known.map(|(pid, start)| (boot, pid, start)))
 }
 
 /// The lines of the journal of a process, if a restore by it can have written each.
@@ -309,6 +329,47 @@ fn check((kind, bytes, numbers): &Words<'_>, pid: Pid) -> Result<(), &'static st
         }
         ("times", [mount, path], [_, _, _, _, _]) => is_path(mount).and(is_path(path)),
         _ => Err("not a line of a restore's journal"),
+    }
+}
+
+/// The property for fuzzing: any text is refused, or each of its lines is one that a restore has
+/// written and writes again.
+///
+/// # Panics
+///
+/// If the property does not hold.
+pub fn check_restore_journal(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, lines) = text.split_once('\n').unwrap_or((&text, ""));
+    let Ok(Some((_, pid, _))) = writer(head, "1:1") else {
+        return;
+    };
+    let Ok(parsed) = parse(lines, pid) else {
+        return;
+    };
+    for (kind, bytes, numbers) in parsed {
+        let line = match (kind, &bytes[..], &numbers[..]) {
+            ("room", [mount, name], []) => Line::Room { mount, name },
+            ("made", [mount, name], []) => Line::Made { mount, name },
+            ("move", [mount, room, name, path], [ino, is_directory]) => Line::Move {
+                mount,
+                room,
+                name,
+                ino: ino.cast_unsigned(),
+                is_directory: *is_directory == 1,
+                path,
+            },
+            ("times", [mount, path], [ino, a, an, m, mn]) => Line::Times {
+                mount,
+                path,
+                ino: ino.cast_unsigned(),
+                times: [(*a, *an), (*m, *mn)],
+            },
+            other => panic!("{other:?} was accepted"),
+        };
+        let printed = line.print();
+        let again = words(printed.trim_end()).map(|(kind, bytes, _)| (kind, bytes));
+        assert_eq!(again, Some((kind, bytes)));
     }
 }
 
@@ -491,10 +552,14 @@ fn remove_room(
 }
 
 fn of_io(call: &'static str, path: &Path, error: &io::Error) -> RestoreError {
-    let errno = error
-        .raw_os_error()
-        .map_or(Errno::UnknownErrno, Errno::from_raw);
-    RestoreError::call(call, path.display().to_string(), errno)
+    let operand = path.display().to_string();
+    match error.raw_os_error() {
+        Some(errno) => RestoreError::call(call, operand, Errno::from_raw(errno)),
+        None if error.kind() == io::ErrorKind::InvalidData => {
+            RestoreError::new(RestoreErrorKind::Impossible(COPIED)).at(&operand)
+        }
+        None => RestoreError::call(call, operand, Errno::UnknownErrno),
+    }
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use nix::unistd::Pid;
 
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::stage::Stage;
-use super::tree::Tree;
+use super::tree::{Tree, is_of_this_boot};
 use super::{Defect, Others, RestoreOptions, Restored, epoll};
-use crate::image::{Image, Object, Process};
+use crate::dump::journal::began;
+use crate::image::{F_OWNER_PGRP, Image, Object, OpenFile, Owner, Process};
 use crate::sys::{descriptor, path, raw, spawn};
 
 /// Opens the working directories.
@@ -287,14 +288,8 @@ fn finish_file(common: &Common<'_>, process: &Process, index: usize) -> Result<(
         epoll::register(number, set, &numbers)?;
     }
     let fd = descriptor::borrow(&number);
-    if let Some(owner) = file.owner {
-        // Another program takes the place of the process, not its pid.
-        let own = common.image.only_groups && owner.pid == process.pid;
-        let pid = if own {
-            nix::unistd::getpid().as_raw()
-        } else {
-            owner.pid
-        };
+    if let Some(owner) = owner(common, file) {
+        let pid = owner.pid;
         descriptor::set_owner(fd, owner.kind, pid)
             .context("fcntl", format!("F_SETOWN_EX {pid}"))?;
     }
@@ -306,6 +301,27 @@ fn finish_file(common: &Common<'_>, process: &Process, index: usize) -> Result<(
         descriptor::set_flags(fd, flags | libc::O_ASYNC).context("fcntl", "F_SETFL")?;
     }
     Ok(())
+}
+
+/// Who is to have the signals of a file, if he is known for certain. One that is not a process of the
+/// image is who he was, or nobody: a pid may be another's by now. And a restore that is kept in a
+/// directory reaches nobody beside it.
+fn owner(common: &Common<'_>, file: &OpenFile) -> Option<Owner> {
+    let image = common.image;
+    let owner = file.owner?;
+    if image.is_own(file) {
+        // Another program takes the place of the process, not its pid.
+        let pid = match owner.kind {
+            _ if !image.only_groups => owner.pid,
+            F_OWNER_PGRP => nix::unistd::getpgrp().as_raw(),
+            _ => nix::unistd::getpid().as_raw(),
+        };
+        return Some(Owner { pid, ..owner });
+    }
+    let is_same = !common.options.is_fenced()
+        && is_of_this_boot(image)
+        && began(Pid::from_raw(owner.pid)).is_ok_and(|began| began == file.owner_began);
+    is_same.then_some(owner)
 }
 
 /// Closes what is not in the image.

@@ -33,7 +33,7 @@ impl Tree {
     pub(super) fn new(image: &Image, options: &RestoreOptions) -> Result<Self, RestoreError> {
         let root =
             handle::open_path(&options.root).context("open", options.root.display().to_string())?;
-        let same_boot = !image.boot_id.is_empty() && image.boot_id == boot_id();
+        let same_boot = is_of_this_boot(image);
         Ok(Self {
             root,
             same_boot,
@@ -206,6 +206,11 @@ fn open_handle(mount: &OwnedFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
 fn file_handle(inode: &Inode) -> Option<FileHandle> {
     let handle = inode.handle.as_ref()?;
     FileHandle::new(handle.kind, &handle.bytes).ok()
+}
+
+/// Whether the numbers of an image mean what they meant.
+pub(super) fn is_of_this_boot(image: &Image) -> bool {
+    !image.boot_id.is_empty() && image.boot_id == boot_id()
 }
 
 /// Directory and name of a path that is not the root.

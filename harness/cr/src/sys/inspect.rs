@@ -35,6 +35,20 @@ pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, Errno> {
     owned(fd)
 }
 
+/// pidfd_send_signal(2) of `SIGKILL`: to this very process, whoever has its pid by now.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn pidfd_kill(pidfd: impl AsFd) -> Result<(), Errno> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: plain numbers; without a siginfo_t the kernel makes one.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, info, 0) };
+    Errno::result(returned).map(drop)
+}
+
 /// kcmp(2) `KCMP_FILE`: whether two descriptors share one open file description. False where the
 /// kernel does not say.
 #[must_use]

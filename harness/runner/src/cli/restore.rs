@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use cr::image::ImageFile;
 use cr::{Others, RestoreOptions};
 
 use super::show;
@@ -16,14 +17,22 @@ use super::show;
 This process restores the groups, and becomes the program, which has them open at the numbers that
 they had. The image is one of `notifreeze dump --only-fsnotify`.
 
+An image says what is opened and made, as a crontab says what is run: who owns it vouches for it. One
+that is neither yours nor root's is refused, unless --root or --trust is given. A copy that you made
+is yours: look at it before, with `notifreeze show`.
+
   notifreeze restore --images /var/tmp/i -- my-daemon --groups-are-open")]
 pub(super) struct Args {
     /// The folder that `dump` wrote, or an image.
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
-    /// Look for what is watched below this directory; nothing outside of it is opened.
+    /// Look for what is watched below this directory; nothing outside of it is opened, made, linked
+    /// or changed.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Restore an image of another user, who may have put anything into it.
+    #[arg(long)]
+    trust: bool,
     /// How far the machine's counter of rename cookies is moved at most, by renames that nobody
     /// hears, to give the second half of a rename its cookie again after a reboot.
     #[arg(long, value_name = "N", default_value_t = cr::queue::COOKIE_DISTANCE)]
@@ -34,8 +43,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
-    let image = show::read(&args.images)?;
-    if !image.only_groups {
+    let path = show::file(&args.images);
+    let file = ImageFile::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if !file.image().only_groups {
         let why = "the image is of a whole process, which no other program can become; \
                    dump with --only-fsnotify";
         return Err(why.to_owned());
@@ -44,16 +54,18 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     CString::new(program.as_bytes()).map_err(|_| "a NUL in the command".to_owned())?;
     let options = RestoreOptions {
         root: args.root.clone(),
+        trust: args.trust,
         others: Others::Keep,
         cookie_distance: args.cookie_distance,
         ..RestoreOptions::default()
     };
-    if let Err(error) = cr::restore_file(&show::file(&args.images), &options) {
+    let descriptors = file.image().processes[0].descriptors.clone();
+    if let Err(error) = cr::restore_opened(file, &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
     }
     // The next exec is ours, not one that the program asked to close them at.
-    for descriptor in &image.processes[0].descriptors {
+    for descriptor in descriptors {
         cr::sys::raw::fcntl(descriptor.fd, nix::libc::F_SETFD, 0)
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }

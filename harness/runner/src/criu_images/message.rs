@@ -4,6 +4,47 @@
 //! required; here a missing one reads as 0, since a reader of foreign images should show what is
 //! there.
 
+use cr::image::weight::Shape;
+
+/// What a file of images is made of.
+pub trait Entry: prost::Message + Default {
+    /// What it takes in memory.
+    const SHAPE: Shape;
+}
+
+impl Entry for File {
+    const SHAPE: Shape = Shape::of::<Self>(&[
+        (3, &Shape::of::<Regular>(&[(5, &OWNER)])),
+        (
+            9,
+            &Shape::of::<Epoll>(&[(3, &OWNER), (4, &Shape::of::<Interest>(&[]))]),
+        ),
+        (13, &Shape::of::<Inotify>(&[(4, &OWNER), (5, &WATCH)])),
+        (14, &Shape::of::<Fanotify>(&[(3, &OWNER), (6, &MARK)])),
+        (17, &Shape::of::<Fifo>(&[])),
+    ]);
+}
+
+const OWNER: Shape = Shape::of::<Owner>(&[]);
+const HANDLE: Shape = Shape::of::<Handle>(&[]);
+const WATCH: Shape = Shape::of::<Watch>(&[(7, &HANDLE)]);
+const MARK: Shape = Shape::of::<Mark>(&[
+    (7, &Shape::of::<InodeMark>(&[(2, &HANDLE)])),
+    (8, &Shape::of::<MountMark>(&[])),
+]);
+
+impl Entry for Descriptor {
+    const SHAPE: Shape = Shape::of::<Self>(&[]);
+}
+
+impl Entry for Remap {
+    const SHAPE: Shape = Shape::of::<Self>(&[]);
+}
+
+impl Entry for Ghost {
+    const SHAPE: Shape = Shape::of::<Self>(&[]);
+}
+
 /// One open file description (`files.img`).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct File {
