@@ -336,6 +336,9 @@ pub struct Inode {
     #[prost(bytes = "vec", tag = "6")]
     #[serde(serialize_with = "show::text")]
     pub other_name: Vec<u8>,
+    /// When it was made, where the filesystem says.
+    #[prost(message, optional, tag = "7")]
+    pub born: Option<Time>,
 }
 
 /// A file handle.

@@ -195,7 +195,7 @@ struct Tampered {
     says: &'static str,
 }
 
-const IMAGES: [Tampered; 9] = [
+const IMAGES: [Tampered; 10] = [
     Tampered {
         name: "a_ghost_above_its_directory",
         tamper: |world, image| {
@@ -229,6 +229,19 @@ const IMAGES: [Tampered; 9] = [
             Ok(symlink(world.path("outside/secret"), file)?)
         },
         says: "leads to inode",
+    },
+    Tampered {
+        name: "a_file_that_was_made_since_with_the_same_number",
+        tamper: |_, image| {
+            // As if it had been there before it.
+            let inode = place_of(image, FILE).inode;
+            let inode = &mut image.inodes[inode as usize];
+            inode.born = None;
+            let handle = inode.handle.as_mut().ok_or("no handle")?;
+            *handle.bytes.last_mut().ok_or("an empty handle")? ^= 1;
+            Ok(())
+        },
+        says: "made after the dump",
     },
     Tampered {
         name: "a_file_that_became_a_link_in_another_boot",

@@ -20,7 +20,7 @@ use super::DumpOptions;
 use super::anchors::{Anchors, open_root};
 use super::error::DumpError;
 use super::files::is_removed;
-use crate::image::{Handle, Image, Inode, Place, PlaceKind};
+use crate::image::{Handle, Image, Inode, Place, PlaceKind, Time};
 use crate::mounts::Mounts;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
@@ -239,7 +239,7 @@ impl Places {
             && found.ino == ino
             && self.sdev(&found) == sdev
         {
-            let inode = self.new_inode(image, sdev, ino, Some(*handle), found.mode);
+            let inode = self.seen_inode(image, (sdev, ino), Some(*handle), &found);
             let place = self.place(image, inode, name, PlaceKind::Named, found.mount);
             return Ok(Some(place));
         }
@@ -251,7 +251,7 @@ impl Places {
             return Ok(Some(place));
         }
         self.refuse_covered(PlaceKind::Hidden, stat.mount)?;
-        let inode = self.new_inode(image, sdev, ino, Some(*handle), stat.mode);
+        let inode = self.seen_inode(image, (sdev, ino), Some(*handle), &stat);
         // Either something is mounted over it, or only others hold it open.
         let name = path::name_of(&file).unwrap_or_default();
         let path = if name.starts_with(b"/") {
@@ -291,7 +291,7 @@ impl Places {
             if handle.is_some() && own.is_some() && handle != own.as_ref() {
                 continue;
             }
-            let inode = self.new_inode(image, sdev, ino, handle.copied().or(own), found.mode);
+            let inode = self.seen_inode(image, (sdev, ino), handle.copied().or(own), &found);
             return Some(self.place(image, inode, path, PlaceKind::Named, found.mount));
         }
         None
@@ -426,15 +426,26 @@ impl Places {
         let same = |inode: &&u32| self.handles[**inode as usize] == handle;
         match known.into_iter().find(same) {
             Some(&inode) => inode,
-            None => self.new_inode(image, sdev, stat.ino, handle, stat.mode),
+            None => self.seen_inode(image, (sdev, stat.ino), handle, stat),
         }
+    }
+
+    fn seen_inode(
+        &mut self,
+        image: &mut Image,
+        key: (u32, u64),
+        handle: Option<FileHandle>,
+        stat: &Stat,
+    ) -> u32 {
+        let index = self.new_inode(image, key, handle, stat.mode);
+        image.inodes[index as usize].born = stat.born.map(|(sec, nsec)| Time { sec, nsec });
+        index
     }
 
     fn new_inode(
         &mut self,
         image: &mut Image,
-        sdev: u32,
-        ino: u64,
+        (sdev, ino): (u32, u64),
         handle: Option<FileHandle>,
         mode: u32,
     ) -> u32 {
@@ -548,7 +559,7 @@ impl Places {
         sdev: u32,
         (path, mount): (Vec<u8>, Vec<u8>),
     ) -> u32 {
-        let inode = self.new_inode(image, sdev, 0, None, libc::S_IFDIR | 0o700);
+        let inode = self.new_inode(image, (sdev, 0), None, libc::S_IFDIR | 0o700);
         let place = self.place(image, inode, path, PlaceKind::Gone, 0);
         image.places[place as usize].mount = mount;
         place

@@ -23,6 +23,8 @@ pub enum RestoreErrorKind {
     OtherOwner(u32),
     /// A path leads to another inode than at the dump.
     OtherInode { found: u64, expected: u64 },
+    /// A path leads to an inode that was made since, with the number of the one at the dump.
+    MadeSince { ino: u64 },
     /// A path leads to another filesystem than at the dump, whose own is mounted still.
     OtherFilesystem,
     /// A path leads to another type of file than at the dump.
@@ -103,6 +105,9 @@ impl fmt::Display for RestoreError {
             ),
             RestoreErrorKind::OtherInode { found, expected } => {
                 write!(f, "leads to inode {found}, at the dump it was {expected}")
+            }
+            RestoreErrorKind::MadeSince { ino } => {
+                write!(f, "leads to an inode {ino} that was made after the dump")
             }
             RestoreErrorKind::OtherFilesystem => {
                 f.write_str("is on another filesystem than at the dump")

@@ -14,7 +14,7 @@ use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
 use crate::image::{Fanotify, Image, Inotify, MarkKind, Object, PlaceKind, Text, Watch};
 use crate::sys::fanotify::{Target, fanotify_mark};
-use crate::sys::{descriptor, path, raw, watch};
+use crate::sys::{descriptor, handle, path, raw, watch};
 use crate::{fanotify, queue};
 
 /// What stands for a mask without an event, which the call does not take.
@@ -225,7 +225,7 @@ impl Targets<'_> {
             let stat = path::stat_path(&name).context("statx", "")?;
             let inode = &self.image.inodes[place.inode as usize];
             self.tree
-                .verify_stat(&stat, inode)
+                .verify_stat(&stat, inode, || handle::of_name(&name))
                 .map_err(|error| error.at(&Text(&place.path).to_string()))?;
         }
         Ok(made)

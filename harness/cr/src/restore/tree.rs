@@ -63,16 +63,32 @@ impl Tree {
     }
 
     fn verify(&self, file: &OwnedFd, inode: &Inode) -> Result<(), RestoreError> {
-        self.verify_stat(&path::stat(file, c"").context("statx", "")?, inode)
+        let stat = path::stat(file, c"").context("statx", "")?;
+        self.verify_stat(&stat, inode, || handle::of_file(file))
     }
 
-    pub(super) fn verify_stat(&self, stat: &Stat, inode: &Inode) -> Result<(), RestoreError> {
+    /// `own` is asked only where the time of birth does not tell that it is the same.
+    pub(super) fn verify_stat(
+        &self,
+        stat: &Stat,
+        inode: &Inode,
+        own: impl FnOnce() -> Result<FileHandle, Errno>,
+    ) -> Result<(), RestoreError> {
         let (found, expected) = (stat.ino, inode.ino);
         if self.same_boot && found != expected {
             return Err(RestoreError::new(RestoreErrorKind::OtherInode {
                 found,
                 expected,
             }));
+        }
+        if self.same_boot && !is_as_old(stat, inode) {
+            let differs = |handle| own().is_ok_and(|own| own != handle);
+            let handle = file_handle(inode).filter(|handle| handle.kind() != OVERLAY);
+            if handle.is_some_and(differs) {
+                return Err(RestoreError::new(RestoreErrorKind::MadeSince {
+                    ino: found,
+                }));
+            }
         }
         if self.same_boot && !self.may_be_on(stat, Sdev(inode.sdev)) {
             return Err(RestoreError::new(RestoreErrorKind::OtherFilesystem));
@@ -202,6 +218,16 @@ fn open_handle(mount: &OwnedFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
     nix::unistd::fchdir(mount)?;
     handle::open_here(handle)
 }
+
+/// Whether it is known to have been made when the one at the dump was. The number of an inode that is
+/// removed is given away again, its handle is not; but asking for that is a call for each watch.
+fn is_as_old(stat: &Stat, inode: &Inode) -> bool {
+    let born = inode.born.map(|born| (born.sec, born.nsec));
+    born.is_some() && born == stat.born
+}
+
+/// `OVL_FILEID_V1`: what it says of a file changes when the file is copied up (`ovl_encode_real_fh`).
+const OVERLAY: i32 = 0xf8;
 
 fn file_handle(inode: &Inode) -> Option<FileHandle> {
     let handle = inode.handle.as_ref()?;

@@ -27,7 +27,16 @@ struct Buffer {
 /// The errno of the call; `EOPNOTSUPP` where the filesystem has no handles.
 pub fn of_path(path: &Path) -> Result<FileHandle, Errno> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    at(libc::AT_FDCWD, &path, 0)
+    of_name(&path)
+}
+
+/// [`of_path`] of a path in the kernel's own form.
+///
+/// # Errors
+///
+/// As [`of_path`].
+pub fn of_name(path: &CStr) -> Result<FileHandle, Errno> {
+    at(libc::AT_FDCWD, path, 0)
 }
 
 /// name_to_handle_at(2) of an open file.

@@ -122,6 +122,8 @@ pub struct Stat {
     pub node: (u32, u32),
     pub accessed: (i64, i64),
     pub modified: (i64, i64),
+    /// When it was made, where the filesystem says.
+    pub born: Option<(i64, i64)>,
     pub mount: u64,
     /// `STATX_ATTR_APPEND`, ...
     pub attributes: u64,
@@ -166,7 +168,7 @@ pub fn stat_path(path: &CStr) -> Result<Stat, Errno> {
 fn stat_number(dir: i32, path: &CStr) -> Result<Stat, Errno> {
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
     // SAFETY: `path` is a C string, and the kernel fills at most a struct statx.
     let returned = unsafe { libc::statx(dir, path.as_ptr(), flags, mask, found.as_mut_ptr()) };
     Errno::result(returned)?;
@@ -185,6 +187,7 @@ fn stat_number(dir: i32, path: &CStr) -> Result<Stat, Errno> {
         node: (found.stx_rdev_major, found.stx_rdev_minor),
         accessed: time(found.stx_atime),
         modified: time(found.stx_mtime),
+        born: (found.stx_mask & libc::STATX_BTIME != 0).then(|| time(found.stx_btime)),
         mount: found.stx_mnt_id,
         attributes: found.stx_attributes,
     })
