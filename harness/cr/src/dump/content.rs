@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
-use crate::image::{Extent, Ghost, PIECE, Time, Writer, Xattr};
+use crate::image::{Extent, Ghost, PIECE, Text, Time, Writer, Xattr};
 use crate::silent;
 use crate::sys::memory::Mapping;
 use crate::sys::path::{self, Stat};
@@ -87,8 +87,7 @@ pub(super) fn copy(
         device: libc::makedev(stat.node.0, stat.node.1),
         ..Ghost::default()
     };
-    let xattrs = inspect::xattrs(&handle::proc_path(source)).into_iter();
-    ghost.xattrs = xattrs.map(|(name, value)| Xattr { name, value }).collect();
+    ghost.xattrs = xattrs(source, holders, losses)?;
     match stat.mode & libc::S_IFMT {
         libc::S_IFREG => {
             ghost.size = stat.size;
@@ -105,6 +104,30 @@ pub(super) fn copy(
         _ => {}
     }
     Ok(ghost)
+}
+
+/// The extended attributes; one that may not be read is declared.
+fn xattrs(
+    source: &OwnedFd,
+    holders: &[&Held],
+    losses: &mut Vec<Loss>,
+) -> Result<Vec<Xattr>, DumpError> {
+    let found = inspect::xattrs(&handle::proc_path(source))
+        .map_err(|errno| DumpError::on("listxattr", "", errno))?;
+    let mut kept = Vec::new();
+    for (name, value) in found {
+        match value {
+            Ok(value) => kept.push(Xattr { name, value }),
+            Err(Errno::EACCES | Errno::EPERM) => {
+                let place = holders.first().map_or("", |held| &held.place);
+                let object = format!("{place}: attribute {} of the ghost", Text(&name));
+                let reason = "who may not read the file may not read that";
+                losses.push(Loss::new(LossKind::HiddenAttribute, object, reason));
+            }
+            Err(errno) => return Err(DumpError::on("getxattr", Text(&name).to_string(), errno)),
+        }
+    }
+    Ok(kept)
 }
 
 /// The extents of a file, and what of it was allocated and never written: holes to `SEEK_DATA`, but

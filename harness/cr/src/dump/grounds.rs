@@ -1,24 +1,27 @@
 //! Whether a name that is gone can be made again for a moment where it was. What cannot be is refused
 //! at the dump, and not found out at the restore.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::error::DumpError;
 use super::files::{Held, is_removed};
+use super::keepers::watched;
 use super::parents::directory_of;
 use super::places::Places;
 use crate::image::{Image, Object, PlaceKind, Text};
+use crate::sys::handle::proc_path;
 use crate::sys::path::{self, Stat};
 
 /// Refuses ghosts that could not be made again.
-pub(super) fn refuse(image: &Image, places: &Places, held: &[Held]) -> Result<(), DumpError> {
+pub(super) fn refuse(image: &Image, places: &mut Places, held: &[Held]) -> Result<(), DumpError> {
     match refused(image, places, held).into_iter().next() {
         Some((_, error)) => Err(error),
         None => Ok(()),
@@ -28,9 +31,12 @@ pub(super) fn refuse(image: &Image, places: &Places, held: &[Held]) -> Result<()
 /// Each ghost that could not be made again, by [`Image::files`] where a descriptor holds it.
 pub(super) fn refused(
     image: &Image,
-    places: &Places,
+    places: &mut Places,
     held: &[Held],
 ) -> Vec<(Option<usize>, DumpError)> {
+    let watched: HashSet<u32> = watched(image)
+        .map(|(.., place)| image.places[place as usize].inode)
+        .collect();
     let removed = (0..).take(image.places.len()).filter(|&index: &u32| {
         let place = &image.places[index as usize];
         // What is in a removed directory is made in that, which is made first.
@@ -40,8 +46,12 @@ pub(super) fn refused(
         let is_it =
             |object: &Option<Object>| matches!(object, Some(Object::Place(it)) if *it == index);
         let holder = image.files.iter().position(|file| is_it(&file.object));
-        let file = holder.map(|holder| held[holder].file.as_fd());
-        let what = hindrance(image, places, index, file)?;
+        let file = places.source(image, index).ok().flatten();
+        let is_watched = watched.contains(&image.places[index as usize].inode);
+        let may_not_watch = || is_watched && !file.as_ref().is_some_and(may_read);
+        let what = hindrance(image, places, index, file.as_ref()).or_else(|| {
+            may_not_watch().then_some("watched file without a name that may not be read")
+        })?;
         let name = Text(&image.places[index as usize].path);
         let error = DumpError::not_supported(format!("ghost {name}"), what);
         let holder_name = holder.map_or("", |holder| &held[holder].place);
@@ -55,10 +65,10 @@ fn hindrance(
     image: &Image,
     places: &Places,
     index: u32,
-    file: Option<impl AsFd>,
+    file: Option<&OwnedFd>,
 ) -> Option<&'static str> {
     let place = &image.places[index as usize];
-    if let Some(file) = &file {
+    if let Some(file) = file {
         if fstatvfs(file).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY)) {
             return Some("file without a name on a mount that is read-only");
         }
@@ -107,4 +117,10 @@ fn displaced(directory: &Stat, taken: &Stat) -> Option<&'static str> {
     let is_others = !path::owns(taken.uid) && !path::owns(directory.uid);
     (is_fixed || is_sticky && is_others)
         .then_some("file whose name is by now that of one that may not be moved")
+}
+
+/// A watch takes the right to read (`inotify_find_inode`).
+fn may_read(file: &OwnedFd) -> bool {
+    let path = proc_path(file);
+    faccessat(AT_FDCWD, &path, AccessFlags::R_OK, AtFlags::AT_EACCESS).is_ok()
 }

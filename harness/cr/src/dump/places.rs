@@ -134,7 +134,7 @@ impl Places {
             Err(errno) => return Err(DumpError::on("readlink", "", errno)),
         };
         let inode = self.inode(image, &stat, handle);
-        let (path, kind) = self.leads(&file, &name, &stat, flags);
+        let (path, kind) = self.leads(&file, &name, &stat);
         self.refuse_covered(kind, stat.mount)?;
         if kind == PlaceKind::Gone && stat.nlink > 0 {
             // A lookalike of the text is another name of it.
@@ -358,8 +358,7 @@ impl Places {
     }
 
     /// Where the text of a link leads.
-    fn leads(&self, file: impl AsFd, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
-        const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
+    fn leads(&self, file: impl AsFd, name: &[u8], stat: &Stat) -> (Vec<u8>, PlaceKind) {
         // "x", removed, of which a link is called "x (deleted)", has the same text as that link.
         let is_gone = || name.ends_with(DELETED) && path::is_name_gone(&file) == Some(true);
         if self.leads_to(name, stat) && !is_gone() {
@@ -370,8 +369,9 @@ impl Places {
         };
         let at = gone.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         let number = format!("#{}", stat.ino);
-        // Linked since, it is a file of which the name that it was opened by is gone.
-        let is_unnamed = flags & TMPFILE == TMPFILE && stat.nlink == 0;
+        // Linked since, it is a file of which the name that it was opened by is gone. The flag O_TMPFILE
+        // tells less: who opens it once more does without.
+        let is_unnamed = stat.nlink == 0 && stat.mode & libc::S_IFMT == libc::S_IFREG;
         if is_unnamed && &gone[at + 1..] == number.as_bytes() {
             let folder = if at == 0 { &b"/"[..] } else { &gone[..at] };
             return (folder.to_vec(), PlaceKind::Unnamed);

@@ -1,8 +1,9 @@
 //! An inode made again: its content, attributes and times.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
@@ -10,6 +11,7 @@ use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::tree::{c_string, link_to};
 use crate::image::{Content, Extent, Ghost, Text};
 use crate::silent;
+use crate::sys::inspect::{self, Attribute};
 use crate::sys::path::{self, open_beneath};
 use crate::sys::raw;
 
@@ -157,7 +159,8 @@ fn number(value: u64) -> Result<i64, RestoreError> {
         .context("size", "")
 }
 
-/// Owner, permissions, attributes and times, in the order in which none undoes another.
+/// Owner, attributes, permissions and times, in the order in which none undoes another: a new owner
+/// takes bits of the mode away, and what is set needs the right to write.
 pub(crate) fn set_attributes(
     room: &OwnedFd,
     name: &CStr,
@@ -165,26 +168,47 @@ pub(crate) fn set_attributes(
     ghost: &Ghost,
 ) -> Result<(), RestoreError> {
     path::own(room, name, ghost.uid, ghost.gid).context("chown", "")?;
+    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
+    set_xattrs(
+        &c_string(&path)?,
+        ghost,
+        path::set_xattr,
+        path::remove_xattr,
+    )?;
     let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
     if !is_link {
         path::set_mode(room, name, mode & 0o7777).context("chmod", "")?;
     }
-    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
-    set_xattrs(&c_string(&path)?, ghost, path::set_xattr)?;
     let fd = room.as_raw_fd();
     raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
         .map(drop)
         .context("utimensat", "")
 }
 
+/// Gives an inode its attributes, and takes those that it has got where it was made: access control
+/// lists are inherited (`posix_acl_create`), and so is what btrfs keeps as attributes.
 pub(super) fn set_xattrs(
     path: &CStr,
     ghost: &Ghost,
     set: impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
+    remove: impl Fn(&CStr, &CStr) -> Result<(), Errno>,
 ) -> Result<(), RestoreError> {
+    let found = inspect::xattrs(OsStr::from_bytes(path.to_bytes()).as_ref());
+    let found = found.context("listxattr", "")?;
+    for (own, _) in &found {
+        let is_wanted = ghost.xattrs.iter().any(|xattr| xattr.name == *own);
+        // What a security module gives to every inode it does not take back.
+        if !is_wanted && !own.starts_with(b"security.") {
+            remove(path, &c_string(own)?).context("removexattr", Text(own))?;
+        }
+    }
     for xattr in &ghost.xattrs {
-        let name = c_string(&xattr.name)?;
-        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
+        let is_there =
+            |(name, value): &Attribute| *name == xattr.name && value.as_ref() == Ok(&xattr.value);
+        if !found.iter().any(is_there) {
+            let name = c_string(&xattr.name)?;
+            set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
+        }
     }
     Ok(())
 }
