@@ -92,6 +92,7 @@ fn maker(kind: LossKind) -> Maker {
             CORNERS,
             "an_attribute_that_its_owner_may_not_read_is_declared",
         ),
+        LossKind::InodeFlags => Test(CORNERS, "what_a_user_may_not_set_is_declared"),
         LossKind::TmpfileFlag => Builtin("inotify/descriptor-tmpfile_named_before"),
         LossKind::SymlinkAccess => Copy("inotify/ghost-symlink"),
         LossKind::HardlinkUnread

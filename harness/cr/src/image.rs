@@ -365,6 +365,12 @@ pub struct Ghost {
     /// Device number of a device node.
     #[prost(uint64, tag = "9")]
     pub device: u64,
+    /// `FS_IOC_GETFLAGS`: those that can be set. None where nobody could ask.
+    #[prost(uint32, optional, tag = "10")]
+    pub flags: Option<u32>,
+    /// The project that its space counts for; none where there are no projects.
+    #[prost(uint32, optional, tag = "11")]
+    pub project: Option<u32>,
 }
 
 /// Seconds and nanoseconds as `utimensat(2)` takes them.

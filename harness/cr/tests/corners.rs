@@ -59,6 +59,8 @@ enum Who {
     Root,
     /// Without any capability.
     User,
+    /// One whose files are of a project.
+    UserOfProject,
 }
 
 #[derive(Clone, Copy)]
@@ -297,6 +299,81 @@ const CASES: &[Case] = &[
         losses: &[],
     },
     Case {
+        name: "what_chattr_has_set_of_ghosts_is_kept",
+        filesystem: Filesystem::Tmpfs,
+        who: Who::Root,
+        what: What::Everything,
+        lay: |subject| {
+            for flags in [
+                inode_flags::APPEND,
+                inode_flags::IMMUTABLE,
+                NO_DUMP | NO_ATIME,
+            ] {
+                let fd = subject.ghost("d/f");
+                add_flags(&format!("/proc/self/fd/{fd}"), flags);
+            }
+            fs::create_dir("d/e").unwrap();
+            add_flags("d/e", NO_DUMP);
+            subject.hold(&File::open("d/e").unwrap());
+            fs::remove_dir("d/e").unwrap();
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
+        name: "what_the_root_gives_to_what_is_made_in_it_is_not_of_a_ghost",
+        filesystem: Filesystem::Tmpfs,
+        who: Who::User,
+        what: What::Everything,
+        lay: |subject| {
+            let file = subject.file("d/f");
+            subject.hold(&file);
+            subject.watch("d/f");
+            fs::remove_file("d/f").unwrap();
+            add_flags(".", NO_DUMP | NO_ATIME);
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
+        name: "what_is_not_to_be_copied_when_written_is_not",
+        filesystem: Filesystem::Btrfs,
+        who: Who::Root,
+        what: What::Everything,
+        lay: |subject| {
+            fs::create_dir("d/e").unwrap();
+            add_flags("d/e", inode_flags::NO_COPY_ON_WRITE);
+            subject.ghost("d/e/f");
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
+        name: "the_largest_file_is_one_again",
+        filesystem: Filesystem::Tmpfs,
+        who: Who::Root,
+        what: What::Everything,
+        lay: |subject| {
+            let file = subject.file("d/f");
+            subject.hold(&file);
+            file.set_len(i64::MAX.cast_unsigned()).unwrap();
+            fs::remove_file("d/f").unwrap();
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
+        name: "what_a_user_may_not_set_is_declared",
+        filesystem: Filesystem::Xfs,
+        who: Who::UserOfProject,
+        what: What::Everything,
+        lay: |subject| {
+            subject.ghost("d/f");
+        },
+        refusal: None,
+        losses: &[LossKind::InodeFlags],
+    },
+    Case {
         name: "what_only_its_owner_may_do_he_does_in_time",
         filesystem: Filesystem::Tmpfs,
         who: Who::User,
@@ -363,6 +440,9 @@ const CASES: &[Case] = &[
         losses: &[],
     },
 ];
+
+const NO_DUMP: u32 = 0x40;
+const NO_ATIME: u32 = 0x80;
 
 /// For the owner, a user, the group, all others: version 2, entries of tag, rights and number.
 const ACCESS_LIST: &[u8] = b"\x02\0\0\0\
@@ -433,7 +513,10 @@ fn world(case: &Case, directory: &Path) -> ExitCode {
         eprintln!("{reason}");
         return ExitCode::from(NO_WORLD);
     }
-    if let Who::User = case.who
+    if let Who::UserOfProject = case.who {
+        of_project(tree.to_str().unwrap());
+    }
+    if let Who::User | Who::UserOfProject = case.who
         && let Err(reason) = become_user(directory, &tree)
     {
         eprintln!("{reason}");

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ use crate::image::{Content, Extent, Ghost, Text};
 use crate::silent;
 use crate::sys::inspect::{self, Attribute};
 use crate::sys::path::{self, open_beneath};
-use crate::sys::raw;
+use crate::sys::{inode_flags, raw};
 
 /// What is a hole or is not, on the filesystems with the smallest blocks.
 const PAGE: u64 = 4096;
@@ -80,6 +80,12 @@ pub(super) fn fill(
 }
 
 fn write(file: &OwnedFd, ghost: &Ghost, content: Option<&Content>) -> Result<(), RestoreError> {
+    // Only an empty file takes that one.
+    let wanted = ghost.flags.unwrap_or(0) & inode_flags::NO_COPY_ON_WRITE;
+    if wanted != 0 {
+        let own = inode_flags::flags(file).context("ioctl", "FS_IOC_GETFLAGS")?;
+        inode_flags::set_flags(file, own | wanted).context("ioctl", "FS_IOC_SETFLAGS")?;
+    }
     set_size(file, ghost)?;
     let fd = file.as_raw_fd();
     for extent in &ghost.extents {
@@ -139,9 +145,11 @@ fn set_size(file: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
         return Ok(());
     }
     let page = number(last & !(PAGE - 1))?;
+    // Of the largest file the last page has an end, but no byte behind that.
+    let length = PAGE.cast_signed().min(i64::MAX - page);
     let whole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let punched = raw::pwrite(fd, &[0], number(last)?)
-        .and_then(|_| raw::fallocate(fd, whole, page, PAGE.cast_signed()));
+    let punched =
+        raw::pwrite(fd, &[0], number(last)?).and_then(|_| raw::fallocate(fd, whole, page, length));
     match punched {
         Ok(_) if path::stat(file, c"").context("statx", "")?.blocks == 0 => Ok(()),
         Ok(_) | Err(Errno::EOPNOTSUPP) => {
@@ -157,6 +165,27 @@ fn number(value: u64) -> Result<i64, RestoreError> {
     i64::try_from(value)
         .map_err(|_| Errno::EFBIG)
         .context("size", "")
+}
+
+/// Gives an inode the flags and the project that it had. That comes when it has lost its name again: of
+/// an immutable one no name can be removed.
+pub(super) fn set_flags(file: impl AsFd, ghost: &Ghost) -> Result<(), RestoreError> {
+    if let (Some(project), Ok(own)) = (ghost.project, inode_flags::project(&file))
+        && own != project
+    {
+        inode_flags::set_project(&file, project).context("ioctl", "FS_IOC_FSSETXATTR")?;
+    }
+    let Some(flags) = ghost.flags else {
+        return Ok(());
+    };
+    match inode_flags::flags(&file) {
+        Ok(own) if own & inode_flags::SETTABLE == flags => Ok(()),
+        Ok(own) => inode_flags::set_flags(&file, own & !inode_flags::SETTABLE | flags)
+            .context("ioctl", "FS_IOC_SETFLAGS"),
+        // A filesystem without flags.
+        Err(_) if flags == 0 => Ok(()),
+        Err(errno) => Err(RestoreError::call("ioctl", "FS_IOC_GETFLAGS", errno)),
+    }
 }
 
 /// Owner, attributes, permissions and times, in the order in which none undoes another: a new owner

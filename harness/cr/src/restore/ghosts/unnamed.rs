@@ -63,6 +63,7 @@ impl Maker<'_> {
             self.stage.put(other, opened)?;
         }
         complete(&made, &found, inode.mode, ghost)?;
+        self.made.insert(place.inode, index);
         self.ghosts.by_place.insert(index, found);
         Ok(())
     }
