@@ -93,6 +93,7 @@ fn maker(kind: LossKind) -> Maker {
             "an_attribute_that_its_owner_may_not_read_is_declared",
         ),
         LossKind::InodeFlags => Test(CORNERS, "what_a_user_may_not_set_is_declared"),
+        LossKind::DirectorySize => Builtin("inotify/ghost-directory_replaced_on_ext4"),
         LossKind::TmpfileFlag => Builtin("inotify/descriptor-tmpfile_named_before"),
         LossKind::SymlinkAccess => Copy("inotify/ghost-symlink"),
         LossKind::HardlinkUnread
