@@ -134,6 +134,12 @@ pub struct OpenFile {
     /// Who reads it has to wait for permission listeners. Only known where the image has one.
     #[prost(bool, tag = "9")]
     pub asks: bool,
+    /// `F_GETPIPE_SZ` of a fifo.
+    #[prost(uint32, tag = "10")]
+    pub pipe_size: u32,
+    /// `F_GET_RW_HINT` of a regular file: how long what is written is expected to last.
+    #[prost(uint64, tag = "11")]
+    pub write_hint: u64,
 }
 
 /// `F_GETOWN_EX`.

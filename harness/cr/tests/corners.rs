@@ -349,6 +349,29 @@ const CASES: &[Case] = &[
         losses: &[],
     },
     Case {
+        name: "the_size_of_a_fifo_and_a_hint_to_writing_are_kept",
+        filesystem: Filesystem::Tmpfs,
+        who: Who::Root,
+        what: What::Everything,
+        lay: |subject| {
+            for name in ["d/gone", "d/there"] {
+                nix::unistd::mkfifo(name, nix::sys::stat::Mode::S_IRWXU).unwrap();
+                let fifo = OpenOptions::new().read(true).write(true).open(name);
+                let fifo = fifo.unwrap();
+                descriptor::set_pipe_size(&fifo, 1 << 18).unwrap();
+                subject.hold(&fifo);
+            }
+            fs::remove_file("d/gone").unwrap();
+            let file = subject.file("d/f");
+            // RWH_WRITE_LIFE_EXTREME.
+            descriptor::set_write_hint(&file, 5).unwrap();
+            subject.hold(&file);
+            fs::remove_file("d/f").unwrap();
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
         name: "the_largest_file_is_one_again",
         filesystem: Filesystem::Tmpfs,
         who: Who::Root,
@@ -763,11 +786,13 @@ fn state(group: &OwnedFd) -> String {
         let flags = inode_flags::flags(&file).map(|flags| flags & inode_flags::SETTABLE);
         let flags = flags.ok();
         let xattrs = inspect::xattrs(&path).unwrap();
+        let pipe = descriptor::pipe_size(&file).ok();
+        let hint = descriptor::write_hint(&file).ok();
         let mut text = [0; 8];
         let length = raw::pread(fd, &mut text, 0).unwrap_or(0);
         let text = &text[..usize::try_from(length).unwrap()];
         lines.push(format!(
-            "{fd} {link:?} inode {number} {mode:o} {size} {n_links} {owner} {flags:x?} {project:?} {xattrs:?} {text:?}"
+            "{fd} {link:?} inode {number} {mode:o} {size} {n_links} {owner} {flags:x?} {project:?} {xattrs:?} {text:?} {pipe:?} {hint:?}"
         ));
     }
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", group.as_raw_fd())).unwrap();
