@@ -68,7 +68,7 @@ pub fn foresee(pid: Pid, options: &DumpOptions) -> Result<Foreseen, DumpError> {
         for (index, error) in keepers::refused(&image, &mut places) {
             foreseen.refuse(held[index].fd, error);
         }
-        for (index, error) in grounds::refused(&image, &places, &held) {
+        for (index, error) in grounds::refused(&image, &mut places, &held) {
             if let Some(index) = index {
                 foreseen.refuse(held[index].fd, error);
             }

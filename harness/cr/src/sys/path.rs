@@ -332,6 +332,17 @@ pub fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     Errno::result(returned).map(drop)
 }
 
+/// lremovexattr(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn remove_xattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: two C strings.
+    let returned = unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) };
+    Errno::result(returned).map(drop)
+}
+
 /// A path as the system calls take it.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ impl Places {
         if !matches!(store, Store::Nowhere) {
             keepers::refuse(image, self)?;
             grounds::refuse(image, self, held)?;
+            grounds::declare_sizes(image, self, held)?;
         }
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(inode, _)| *inode);
