@@ -58,7 +58,7 @@ pub(crate) fn create(
             let target = c_string(&ghost.target)?;
             path::make_link(&target, room, name).context("symlinkat", "")
         }
-        kind => path::make_node(room, name, kind | 0o700, ghost.device).context("mknodat", ""),
+        kind => path::make_node(room, name, kind | 0o600, ghost.device).context("mknodat", ""),
     }
 }
 
@@ -157,24 +157,103 @@ fn number(value: u64) -> Result<i64, RestoreError> {
         .context("size", "")
 }
 
+/// Whether an inode gets what gives rights to whoever can open or run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// It has a name: [`give_rights`] does so later.
+    Withheld,
+    Given,
+}
+
 /// Owner, permissions, attributes and times, in the order in which none undoes another.
 pub(crate) fn set_attributes(
-    room: &OwnedFd,
-    name: &CStr,
+    (room, name): (&OwnedFd, &CStr),
     mode: u32,
     ghost: &Ghost,
+    rights: Rights,
 ) -> Result<(), RestoreError> {
-    path::own(room, name, ghost.uid, ghost.gid).context("chown", "")?;
-    let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
-    if !is_link {
-        path::set_mode(room, name, mode & 0o7777).context("chmod", "")?;
+    // Never by name, which may lead elsewhere by now.
+    let found = open_beneath(room, name, libc::O_PATH, 0).context("open", "O_PATH")?;
+    let kind = mode & libc::S_IFMT;
+    if (path::stat(&found, c"").context("statx", "")?.mode ^ mode) & libc::S_IFMT != 0 {
+        return Err(RestoreError::new(RestoreErrorKind::OtherType));
     }
+    if !is_device(mode) {
+        path::own(&found, ghost.uid, ghost.gid).context("chown", "")?;
+        if kind != libc::S_IFLNK {
+            path::set_mode(&found, mode & 0o7777 & !rights_of(mode)).context("chmod", "")?;
+        }
+    }
+    // No link is followed: lsetxattr(2) would change that of /proc.
     let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
-    set_xattrs(&c_string(&path)?, ghost, path::set_xattr)?;
+    let path = c_string(&path)?;
+    let set = |name: &CStr, value: &[u8]| match kind {
+        libc::S_IFLNK => path::set_xattr(&path, name, value),
+        _ => raw::setxattr(&link_to(&found), name, value, 0).map(drop),
+    };
+    for xattr in ghost.xattrs.iter().filter(|it| !gives_rights(&it.name)) {
+        set(&c_string(&xattr.name)?, &xattr.value).context("setxattr", Text(&xattr.name))?;
+    }
+    if kind == libc::S_IFLNK {
+        // Nobody gets rights by a link, and it can be reached by its name alone.
+        for xattr in ghost.xattrs.iter().filter(|it| gives_rights(&it.name)) {
+            set(&c_string(&xattr.name)?, &xattr.value).context("setxattr", Text(&xattr.name))?;
+        }
+    } else if rights == Rights::Given {
+        add_rights(&found, mode, ghost)?;
+    }
     let fd = room.as_raw_fd();
     raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
         .map(drop)
         .context("utimensat", "")
+}
+
+/// Gives a ghost that has lost its name what [`set_attributes`] has withheld.
+pub(super) fn give_rights(file: &OwnedFd, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+    let has_some = is_device(mode)
+        || mode & rights_of(mode) != 0
+        || ghost.xattrs.iter().any(|it| gives_rights(&it.name));
+    if !has_some || mode & libc::S_IFMT == libc::S_IFLNK {
+        return Ok(());
+    }
+    // Nobody links an inode that has no name (`vfs_link`), so this stays so.
+    let n_links = path::stat(file, c"").context("statx", "")?.nlink;
+    if mode & libc::S_IFMT != libc::S_IFDIR && n_links != 0 {
+        let what = "somebody gave it another name, and would get rights by it";
+        return Err(RestoreError::new(RestoreErrorKind::Impossible(what)));
+    }
+    add_rights(file, mode, ghost)
+}
+
+/// Which bits of a mode give rights. Those of a directory do not: they are about what is made in it.
+fn rights_of(mode: u32) -> u32 {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => 0,
+        _ => libc::S_ISUID | libc::S_ISGID,
+    }
+}
+
+fn is_device(mode: u32) -> bool {
+    matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
+}
+
+/// Whether an attribute is one that the kernel goes by: `security.capability` above all.
+fn gives_rights(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"trusted.")
+}
+
+fn add_rights(file: &OwnedFd, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+    if is_device(mode) {
+        path::own(file, ghost.uid, ghost.gid).context("chown", "")?;
+    }
+    if is_device(mode) || mode & rights_of(mode) != 0 {
+        path::set_mode(file, mode & 0o7777).context("chmod", "")?;
+    }
+    for xattr in ghost.xattrs.iter().filter(|it| gives_rights(&it.name)) {
+        raw::setxattr(&link_to(file), &c_string(&xattr.name)?, &xattr.value, 0)
+            .context("setxattr", Text(&xattr.name))?;
+    }
+    Ok(())
 }
 
 pub(super) fn set_xattrs(

@@ -7,7 +7,7 @@ use super::super::files::{finish, open_again};
 use super::super::inode::{fill, set_xattrs, times};
 use super::super::tree::link_to;
 use super::{Maker, is_gone};
-use crate::image::{Object, Place};
+use crate::image::Place;
 use crate::sys::path;
 use crate::sys::raw;
 
@@ -20,10 +20,11 @@ impl Maker<'_> {
             .ghost
             .as_ref()
             .ok_or_else(|| impossible("a file without name, linked"))?;
-        let first = self.image.files.iter().position(|file| {
-            matches!(file.object, Some(Object::Place(place)) if place == index)
-                && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
-        });
+        let files = self.uses.files(index).to_vec();
+        let makes_it = |file: &usize| {
+            self.image.files[*file].flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
+        };
+        let first = files.iter().copied().find(makes_it);
         let first = first.ok_or_else(|| impossible("no descriptor made it"))?;
         let folder = match place.parent {
             Some(ghost) => self.made_directory(ghost)?,
@@ -58,11 +59,9 @@ impl Maker<'_> {
         finish(&made, state)?;
         self.stage.put(first, &made)?;
         drop(made);
-        let others = self.image.files.iter().enumerate().filter(|(other, file)| {
-            *other != first && matches!(file.object, Some(Object::Place(place)) if place == index)
-        });
-        for (other, state) in others {
-            let opened = open_again(&found, state, inode.mode)?;
+        for other in files.into_iter().filter(|other| *other != first) {
+            let state = &self.image.files[other];
+            let opened = open_again(&found, state)?;
             finish(&opened, state)?;
             self.stage.put(other, opened)?;
         }
