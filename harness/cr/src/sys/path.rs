@@ -111,6 +111,13 @@ pub struct Stat {
 impl Stat {
     const IMMUTABLE: u64 = 0x10;
     const APPEND: u64 = 0x20;
+    const MOUNT_ROOT: u64 = 0x2000;
+
+    /// Whether something is mounted here, and this is the root of it.
+    #[must_use]
+    pub fn is_mount_root(&self) -> bool {
+        self.attributes & Self::MOUNT_ROOT != 0
+    }
 
     /// Whether chattr(1) has made it immutable: nothing of it can be changed, and no name of it.
     #[must_use]
