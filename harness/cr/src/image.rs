@@ -137,7 +137,7 @@ pub struct OpenFile {
     pub asks: bool,
     /// When the owner began, in ticks since the boot, if he is no process of the image; 0 where that
     /// is not known.
-    #[prost(uint64, tag = "10")]
+    #[prost(uint64, tag = "12")]
     pub owner_began: u64,
 }
 
