@@ -1,6 +1,7 @@
 //! `notifreeze dump --only-fsnotify` of a process, and `notifreeze restore -- COMMAND`: the command has
 //! the groups at their numbers, with their watches and what was unread.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -27,6 +28,31 @@ const LOOK: &str =
 
 /// Ends with the test, whatever that comes to.
 struct Subject(Child);
+
+impl Subject {
+    /// Below the folder, in `w`, parked.
+    fn start(folder: &Path, plan: &str) -> Self {
+        let path = |name: &str| folder.join(name);
+        std::fs::create_dir(path("w")).expect("a folder");
+        std::fs::write(path("plan"), plan).expect("a plan");
+        std::fs::write(path("log"), "").expect("a log");
+        let subject = Command::new(NOTIFREEZE)
+            .arg("subject")
+            .args([path("plan"), path("log")])
+            .current_dir(path("w"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the subject");
+        let subject = Self(subject);
+        let status = waitpid(subject.pid(), Some(WaitPidFlag::WUNTRACED));
+        assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
+        subject
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"))
+    }
+}
 
 impl Drop for Subject {
     fn drop(&mut self) {
@@ -111,6 +137,46 @@ fn indented_blocks(page: &str) -> Vec<String> {
     blocks
 }
 
+const GHOSTS: &str = "\
+# A group that watches a file without a name, and one that nobody watches.
+open(\"watched\", O_RDWR|O_CREAT, 0600) = 3
+open(\"left\", O_RDWR|O_CREAT, 0600) = 4
+inotify_init1(0) = 5
+inotify_add_watch(5, \"watched\", IN_MODIFY) = 1
+unlink(\"watched\")
+unlink(\"left\")
+checkpoint
+";
+
+#[test]
+fn a_file_without_a_name_is_taken_if_a_group_watches_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let subject = Subject::start(folder.path(), GHOSTS);
+    let images = folder.path().join("images");
+    let dumped = Command::new(NOTIFREEZE)
+        .args(["dump", "--only-fsnotify", "--images"])
+        .args([images.as_os_str(), subject.pid().to_string().as_ref()])
+        .output()
+        .expect("notifreeze");
+    let said = String::from_utf8_lossy(&dumped.stderr);
+    assert!(dumped.status.success(), "{said}");
+    let image = cr::Image::read(&images.join("image.nf")).expect("an image");
+    let fds: Vec<i32> = image.processes[0]
+        .descriptors
+        .iter()
+        .map(|it| it.fd)
+        .collect();
+    assert_eq!(fds, [3, 5]);
+    let mode = std::fs::metadata(images.join("image.nf"))
+        .expect("an image")
+        .mode();
+    assert_eq!(
+        mode & 0o777,
+        0o600,
+        "who may not read the file reads its content"
+    );
+}
+
 #[test]
 fn a_command_starts_with_the_groups_of_a_process() {
     if !is_root() {
@@ -118,20 +184,8 @@ fn a_command_starts_with_the_groups_of_a_process() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    std::fs::create_dir(path("w")).expect("a folder");
-    std::fs::write(path("plan"), PLAN).expect("a plan");
-    std::fs::write(path("log"), "").expect("a log");
-    let subject = Command::new(NOTIFREEZE)
-        .arg("subject")
-        .args([path("plan"), path("log")])
-        .current_dir(path("w"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("the subject");
-    let mut subject = Subject(subject);
-    let pid = Pid::from_raw(i32::try_from(subject.0.id()).expect("a pid"));
-    let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
-    assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
+    let mut subject = Subject::start(folder.path(), PLAN);
+    let pid = subject.pid();
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/4")).expect("fdinfo");
     // Counted from where the command is started, wherever a dump goes to.
     let images = "images";

@@ -325,6 +325,25 @@ fn who_owns_an_image_vouches_for_it() {
     assert_eq!(trusted.stdout, b"ran\n");
 }
 
+/// Of a name within a name and so on, which nobody holds.
+#[test]
+fn removed_names_are_looked_at_once_each() {
+    let folder = Folder::new();
+    let mut image = minimal();
+    let mut path = Vec::new();
+    for _ in 0..200 {
+        path.extend(b"/q");
+        image.places.push(place(path.clone(), PlaceKind::Gone));
+    }
+    image.inodes = vec![Inode {
+        mode: 0o040_755,
+        ghost: Some(Ghost::default()),
+        ..Inode::default()
+    }];
+    let output = folder.restore(&image);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 /// A pid that an image has may be anybody's by now.
 #[test]
 fn signals_go_to_nobody_who_is_not_known_for_certain() {

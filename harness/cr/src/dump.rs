@@ -24,6 +24,7 @@ mod places;
 mod queues;
 pub(crate) mod settled;
 mod tree;
+mod wanted;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -59,7 +59,7 @@ macro_rules! kinds {
 
 kinds! {
     FiredInterest = 1, I 1, "fired-interest", "A fired one-shot interest waits for EPOLLERR and EPOLLHUP again.";
-    ForeignOwner = 41, I 1, "foreign-owner", "A process that is not in the image gets no more signals of a descriptor.";
+    ForeignOwner = 44, I 1, "foreign-owner", "A process that is not in the image gets no more signals of a descriptor.";
 
     NextWatch = 2, I 2, "next-watch", "The next watch gets another number.";
 

@@ -15,6 +15,8 @@ use fsnotify::inotify::Mask;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
 
+#[path = "hostile/fence.rs"]
+mod fence;
 #[path = "hostile/journals.rs"]
 mod journals;
 mod parked;
@@ -35,7 +37,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [SUBJECT, tree] => return subject(Path::new(tree)),
-        [HEIR, image, said] => return heir(Path::new(image), Path::new(said)),
+        [HEIR, image, said, root] => {
+            return heir(Path::new(image), Path::new(said), Path::new(root));
+        }
         _ => {}
     }
     let permitted = user::settle();
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Trial::test(format!("image::{}", case.name), run)
     });
     trials.extend(images);
+    trials.extend(fence::trials());
     trials.extend(journals::trials());
     let trials = user::trials(permitted, trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -116,10 +121,19 @@ impl World {
 
     /// What the heir says that became of an image.
     fn restore(&self, image: &Image) -> Result<String, Failed> {
+        self.restore_below(Path::new("/"), image)
+    }
+
+    /// The same, with nothing opened outside of a directory.
+    fn restore_below(&self, root: &Path, image: &Image) -> Result<String, Failed> {
         let (path, said) = (self.path("images/image"), self.path("images/said"));
         image.write(&path)?;
         let this = std::env::current_exe()?;
-        Command::new(this).arg(HEIR).args([&path, &said]).status()?;
+        Command::new(this)
+            .arg(HEIR)
+            .args([&path, &said])
+            .arg(root)
+            .status()?;
         Ok(fs::read_to_string(said)?)
     }
 }
@@ -150,8 +164,12 @@ fn subject(tree: &Path) -> ExitCode {
 }
 
 /// Restores, and says what came of it: where its descriptors lead, or why there are none.
-fn heir(image: &Path, said: &Path) -> ExitCode {
-    let text = match cr::restore_file(image, &RestoreOptions::default()) {
+fn heir(image: &Path, said: &Path, root: &Path) -> ExitCode {
+    let options = RestoreOptions {
+        root: root.to_owned(),
+        ..RestoreOptions::default()
+    };
+    let text = match cr::restore_file(image, &options) {
         Ok(_) => {
             let links = [GHOST, FILE].map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")));
             format!("restored {links:?}")

@@ -39,7 +39,7 @@ struct Scene {
     losses: &'static [LossKind],
 }
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 8] = [
     Scene {
         test: "who_may_watch_no_more_declares_what_a_watch_would_tell",
         subject: many_watches,
@@ -63,6 +63,12 @@ const SCENES: [Scene; 7] = [
         subject: unprivileged_group,
         dump: groups_taken,
         losses: &[LossKind::UnprivilegedQueue],
+    },
+    Scene {
+        test: "a_locked_file_that_no_group_watches_is_left",
+        subject: watch_and_locked_ghost,
+        dump: groups_taken,
+        losses: &[],
     },
     Scene {
         test: "groups_parked_alone_hear_the_rest_closed",
@@ -315,6 +321,16 @@ fn unprivileged_group(tree: &Path) -> Vec<OwnedFd> {
     fanotify_mark(&group, libc::FAN_MARK_ADD, libc::FAN_OPEN, target).unwrap();
     File::open(&path).unwrap();
     vec![group]
+}
+
+fn watch_and_locked_ghost(tree: &Path) -> Vec<OwnedFd> {
+    let mut held = one_watch(tree);
+    let path = tree.join("locked");
+    let file = File::create_new(&path).unwrap();
+    file.lock().unwrap();
+    fs::remove_file(path).unwrap();
+    held.push(file.into());
+    held
 }
 
 fn owned_by_parent(tree: &Path) -> Vec<OwnedFd> {

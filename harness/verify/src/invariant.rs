@@ -144,11 +144,13 @@ pub enum Unavoidable {
     NameTaken,
     /// U9.
     Unnamed,
+    /// U10.
+    Rights,
 }
 
 impl Unavoidable {
     /// Every rule, in order of number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Close,
         Self::Open,
         Self::GhostName,
@@ -158,6 +160,7 @@ impl Unavoidable {
         Self::GhostParent,
         Self::NameTaken,
         Self::Unnamed,
+        Self::Rights,
     ];
 
     /// What is heard, and why nothing can be done about it.
@@ -190,6 +193,9 @@ impl Unavoidable {
             }
             Self::Unnamed => {
                 "A file that never had a name (O_TMPFILE) can only be made where it is: one IN_ATTRIB by the number that stands for its name, in its directory, one IN_MODIFY where who restores may not listen for permission events, and so cannot fill it unheard; and one IN_OPEN and one IN_CLOSE_WRITE of who makes it where the descriptor that made it was closed."
+            }
+            Self::Rights => {
+                "What gives rights to whoever opens or runs a file (the set-user-ID and set-group-ID bits, attributes such as security.capability, owner and mode of a device) is given to a ghost only when its name is gone again, so that nobody gets them by it: one IN_ATTRIB of that name in its directory."
             }
         }
     }

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
+use super::wanted::Wanted;
 use super::{DumpOptions, declare, tree};
 use crate::image::{
     Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
@@ -59,13 +60,14 @@ pub(super) fn collect(
         let pid = Pid::from_raw(image.processes[index].pid);
         let pidfd = inspect::pidfd_open(pid)
             .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+        let wanted = Wanted::of(pid, options);
         for fd in numbers(pid)? {
             let place = match tree::name(main, pid.as_raw()) {
                 name if name.is_empty() => format!("fd {fd}"),
                 name => format!("{name}: fd {fd}"),
             };
             let mut one = || {
-                let Some(found) = look(&pidfd, (pid, fd), &place, options)? else {
+                let Some(found) = look(&pidfd, (pid, fd), &place, (&wanted, places))? else {
                     return Ok(None);
                 };
                 let same = known.entry(found.key).or_default();
@@ -123,7 +125,7 @@ pub(super) fn look(
     pidfd: &OwnedFd,
     (pid, fd): (Pid, i32),
     place: &str,
-    options: &DumpOptions,
+    (wanted, places): (&Wanted, &Places),
 ) -> Result<Option<Found>, DumpError> {
     let file =
         inspect::pidfd_getfd(pidfd, fd).map_err(|errno| DumpError::on("pidfd_getfd", "", errno))?;
@@ -137,11 +139,11 @@ pub(super) fn look(
     };
     let flags = descriptor::flags(&file).map_err(|errno| DumpError::on("fcntl", "", errno))?;
     let kind = match kind(&link, &stat, flags) {
-        Err(_) if options.only_groups => return Ok(None),
+        Err(_) if wanted.is_limited() => return Ok(None),
         kind => kind?,
     };
     let is_group = matches!(kind, Kind::Inotify | Kind::Fanotify);
-    if options.only_groups && !is_group && !is_ghost(&stat) {
+    if wanted.is_limited() && !is_group && !wanted.is_watched_ghost(&stat, places) {
         return Ok(None);
     }
     let name = format!("/proc/{pid}/fdinfo/{fd}");
@@ -276,10 +278,6 @@ pub(super) fn describe(
     }
     unread_in_pipe(image, found);
     Ok(file)
-}
-
-fn is_ghost(stat: &path::Stat) -> bool {
-    stat.nlink == 0
 }
 
 /// What a fifo holds goes with its last descriptor.

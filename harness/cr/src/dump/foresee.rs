@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
+use super::wanted::Wanted;
 use super::{DumpOptions, content, grounds, group, in_own_directory, keepers};
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
@@ -109,9 +110,10 @@ fn collect(
     let pidfd = inspect::pidfd_open(pid)
         .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
     let mut held = Vec::new();
+    let wanted = Wanted::of(pid, options);
     for fd in files::numbers(pid)? {
         let place = format!("fd {fd}");
-        let found = match files::look(&pidfd, (pid, fd), &place, options) {
+        let found = match files::look(&pidfd, (pid, fd), &place, (&wanted, places)) {
             Ok(Some(found)) => found,
             Ok(None) => continue,
             // Closed while we looked.

@@ -20,7 +20,7 @@ use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::Places;
 use crate::image::{Content, Image, Inode, LINK, MarkKind, Object, PlaceKind};
-use crate::restore::inode::{Writing, create, set_attributes};
+use crate::restore::inode::{Rights, Writing, create, set_attributes};
 use crate::restore::{RestoreError, RestoreErrorKind};
 use crate::sys::handle::proc_path;
 use crate::sys::{path, raw};
@@ -183,7 +183,7 @@ impl Links {
             .as_ref()
             .ok_or_else(|| DumpError::on("linkat", "", Errno::ENOENT))?;
         create((folder, name), Writing::Plain, inode.mode, ghost, content)
-            .and_then(|()| set_attributes(folder, name, inode.mode, ghost))
+            .and_then(|()| set_attributes((folder, name), inode.mode, ghost, Rights::Given))
             .map_err(of_restore)
     }
 

@@ -89,6 +89,7 @@ impl Image {
         for (index, inode) in self.inodes.iter().enumerate() {
             check_inode(inode).map_err(|error| within("inode", index, error))?;
         }
+        self.check_ghosts()?;
         if self.only_groups {
             self.check_only_groups()?;
         }
@@ -131,6 +132,20 @@ impl Image {
         let is_made = inode.is_some_and(|inode| inode.ghost.is_some());
         matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed)
             && (is_made || !place.link.is_empty())
+    }
+
+    /// What no place needs would be read all the same.
+    fn check_ghosts(&self) -> Checked {
+        let placed: HashSet<u32> = self.places.iter().map(|place| place.inode).collect();
+        let mut inodes = (0..).zip(&self.inodes);
+        inodes.try_for_each(|(index, inode)| {
+            let is_needed = inode.ghost.is_none() || placed.contains(&index);
+            ensure(
+                is_needed,
+                || format!("inode {index}"),
+                "a ghost without a place",
+            )
+        })
     }
 
     /// Content in the file is there once for each extent: an image says no more than it holds.

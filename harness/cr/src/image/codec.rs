@@ -354,6 +354,13 @@ mod tests {
 
     use super::*;
 
+    fn place() -> Place {
+        Place {
+            path: b"/ghost".to_vec(),
+            ..Place::default()
+        }
+    }
+
     fn minimal() -> Image {
         Image {
             processes: vec![Process {
@@ -415,6 +422,7 @@ mod tests {
                 ghost: Some(ghost),
                 ..Inode::default()
             }],
+            places: vec![place()],
             ..minimal()
         };
         assert!(!path.exists());
@@ -475,6 +483,7 @@ mod tests {
                 }),
                 ..Inode::default()
             }],
+            places: vec![place()],
             ..minimal()
         };
         let good = image(20, vec![extent(0, 0), extent(50, 10)]);

@@ -136,7 +136,7 @@ impl Journal {
         let context = journal.load(at::CONTEXT);
         let start = context
             .checked_add(at::END)
-            .map(|end| end.next_multiple_of(record::HEADER))
+            .and_then(|end| end.checked_next_multiple_of(record::HEADER))
             .filter(|start| *start <= length)
             .ok_or_else(|| bad("context longer than the journal"))?;
         journal.start = start;

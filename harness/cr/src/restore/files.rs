@@ -52,7 +52,7 @@ fn open_place(
 ) -> Result<OwnedFd, RestoreError> {
     let flags = file.flags.cast_signed() & !NOT_TO_OPEN;
     if place.kind() != PlaceKind::Hidden || flags & libc::O_NOFOLLOW == 0 {
-        return open_again(found, file, 0);
+        return open_again(found, file);
     }
     let (is_directory, flags) = unwaiting(found, flags)?;
     let above;
@@ -72,11 +72,7 @@ fn open_place(
 }
 
 /// Opens an inode that we have by `O_PATH` as a description was opened.
-pub(super) fn open_again(
-    found: &OwnedFd,
-    file: &OpenFile,
-    _said: u32,
-) -> Result<OwnedFd, RestoreError> {
+pub(super) fn open_again(found: &OwnedFd, file: &OpenFile) -> Result<OwnedFd, RestoreError> {
     let mode = path::stat(found, c"").context("statx", "")?.mode;
     // Held until the file is open.
     let _asking = file

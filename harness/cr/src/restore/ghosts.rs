@@ -7,8 +7,15 @@
 //!
 //! Where another file has the name by now, the two are exchanged, and the other one is renamed
 //! back over the ghost: at no time is the name free.
+//!
+//! A name is there no longer than it must be: it goes again at once, unless something is made in the
+//! ghost, or by another name of it, later. And what gives rights to whoever can open or run a file (the
+//! set-user-ID bit, capabilities, owner and mode of a device) it gets only then, through its
+//! descriptor, and only if nobody gave it a name of his own meanwhile. Whoever watches the directory
+//! hears IN_ATTRIB of it, as of no other ghost.
 
 mod unnamed;
+mod uses;
 mod workroom;
 
 use std::collections::HashMap;
@@ -21,7 +28,7 @@ use nix::errno::Errno;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
-use super::inode::{Writing, create, set_attributes, set_flags, times};
+use super::inode::{Rights, Writing, create, give_rights, set_attributes, set_flags, times};
 use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
@@ -31,6 +38,7 @@ use crate::image::{Content, Ghost, Image, Object, OpenFile, Place, PlaceKind, Te
 use crate::silent;
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
+use uses::Uses;
 pub(super) use workroom::empty_and_remove;
 use workroom::{Through, Workroom, leave};
 
@@ -57,6 +65,7 @@ pub(super) fn make(
         image_path: source.map(|(path, _)| path),
         content: source.map(|(_, content)| content),
         journal: None,
+        uses: Uses::of(image),
         image,
         tree,
         stage,
@@ -78,6 +87,8 @@ pub(super) fn make(
         journal.remove()?;
     }
     made.and(cleared)?;
+    maker.give_rights()?;
+    // Of an immutable one nothing can be changed.
     maker.set_flags()?;
     Ok(maker.ghosts)
 }
@@ -87,6 +98,7 @@ struct Maker<'a> {
     image_path: Option<&'a Path>,
     content: Option<&'a Content>,
     journal: Option<Journal>,
+    uses: Uses,
     image: &'a Image,
     tree: &'a Tree,
     stage: &'a mut Stage,
@@ -138,9 +150,10 @@ impl Maker<'_> {
         let mut order: Vec<u32> = (0..).take(self.image.places.len()).collect();
         order.retain(|&index| {
             let place = &self.image.places[index as usize];
-            matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed) && self.is_used(index)
+            matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed) && self.uses.is_used(index)
         });
         order.sort_by_cached_key(|&index| self.turn(index));
+        let mut leaves_file = options.defect == Some(Defect::LeaveFile);
         for index in order {
             let place = &self.image.places[index as usize];
             let made = match place.kind() {
@@ -148,13 +161,41 @@ impl Maker<'_> {
                 PlaceKind::Unnamed => self.unnamed(index, place),
                 _ => self.in_workroom(place, |maker, mount| maker.gone(index, place, mount)),
             };
-            made.map_err(|error| error.at(&format!("ghost {}", Text(&place.path))))?;
+            let at = |error: RestoreError| error.at(&format!("ghost {}", Text(&place.path)));
+            made.map_err(at)?;
+            if let Some(placed) = self.placed.first().filter(|_| leaves_file) {
+                path::make_node(&placed.folder, c"left-behind", libc::S_IFREG | 0o644, 0)
+                    .context("mknod", "left-behind")?;
+                leaves_file = false;
+            }
+            self.settle().map_err(at)?;
         }
-        if options.defect == Some(Defect::LeaveFile)
-            && let Some(placed) = self.placed.first()
-        {
-            path::make_node(&placed.folder, c"left-behind", libc::S_IFREG | 0o644, 0)
-                .context("mknod", "left-behind")?;
+        Ok(())
+    }
+
+    /// Takes the last name away again, if nothing needs it.
+    fn settle(&mut self) -> Result<(), RestoreError> {
+        let is_done = |placed: &mut Placed| placed.place.is_some_and(|it| !self.uses.stays(it));
+        let Some(placed) = self.placed.pop_if(is_done) else {
+            return Ok(());
+        };
+        let removed = self.remove(&placed);
+        if removed.is_err() {
+            self.placed.push(placed);
+        }
+        removed
+    }
+
+    /// Gives ghosts, which have no names any more, what gives rights by a name.
+    fn give_rights(&self) -> Result<(), RestoreError> {
+        for (&inode, place) in &self.made {
+            let inode = &self.image.inodes[inode as usize];
+            let is_made = self.image.places[*place as usize].link.is_empty();
+            if let Some(ghost) = inode.ghost.as_ref().filter(|_| is_made) {
+                let path = &self.image.places[*place as usize].path;
+                give_rights(&self.ghosts.by_place[place], inode.mode, ghost)
+                    .map_err(|error| error.at(&format!("ghost {}", Text(path))))?;
+            }
         }
         Ok(())
     }
@@ -189,39 +230,6 @@ impl Maker<'_> {
         }
     }
 
-    /// Whether a descriptor or a working directory holds it. Without a holder it would be gone
-    /// again at once.
-    fn is_used(&self, index: u32) -> bool {
-        let mut files = self.image.files.iter();
-        let mut directories = self.image.processes.iter();
-        files.any(|file| matches!(file.object, Some(Object::Place(place)) if place == index))
-            || directories.any(|process| process.working_directory == Some(index))
-            || self.is_used_below(index)
-    }
-
-    /// Whether a descriptor holds what was in it: that holds a removed directory, too.
-    fn is_used_below(&self, index: u32) -> bool {
-        let above = &self.image.places[index as usize];
-        let is_directory =
-            self.image.inodes[above.inode as usize].mode & libc::S_IFMT == libc::S_IFDIR;
-        let is_below = |place: &Place| match place.parent {
-            Some(parent) => parent == index,
-            None => place
-                .path
-                .strip_prefix(&above.path[..])
-                .is_some_and(|rest| rest.first() == Some(&b'/') && rest[1..].contains(&b'/')),
-        };
-        let mut others = (0..).zip(&self.image.places);
-        // Those in it have longer paths, or none of their own, so this comes to an end.
-        is_directory
-            && above.kind() == PlaceKind::Gone
-            && others.any(|(other, place)| {
-                matches!(place.kind(), PlaceKind::Gone | PlaceKind::Unnamed)
-                    && is_below(place)
-                    && self.is_used(other)
-            })
-    }
-
     fn gone(&mut self, index: u32, place: &Place, mount: &[u8]) -> Result<(), RestoreError> {
         let inode = &self.image.inodes[place.inode as usize];
         let name = self.fresh_name();
@@ -243,10 +251,10 @@ impl Maker<'_> {
         }
         let room = &self.workrooms[mount].room;
         let found = open_beneath(room, &name, libc::O_PATH, 0).context("open", "")?;
-        self.open_all(index, &found, inode.mode)?;
+        self.open_all(index, &found)?;
         if let Some(ghost) = &inode.ghost {
             let room = &self.workrooms[mount].room;
-            set_attributes(room, &name, inode.mode, ghost)?;
+            set_attributes((room, &name), inode.mode, ghost, Rights::Withheld)?;
         }
         let times = inode
             .ghost
@@ -301,7 +309,7 @@ impl Maker<'_> {
             None => link.clone(),
         };
         self.stage.links.push(Link { folder, link, name });
-        self.open_all(index, &found, mode)?;
+        self.open_all(index, &found)?;
         self.made.insert(place.inode, index);
         self.ghosts.by_place.insert(index, found);
         Ok(())
@@ -316,18 +324,15 @@ impl Maker<'_> {
     }
 
     /// Opens every description that was open under a name.
-    fn open_all(&mut self, index: u32, found: &OwnedFd, mode: u32) -> Result<(), RestoreError> {
-        let mut files: Vec<usize> = (0..self.image.files.len()).collect();
-        files.retain(|&file| {
-            matches!(self.image.files[file].object, Some(Object::Place(place)) if place == index)
-        });
+    fn open_all(&mut self, index: u32, found: &OwnedFd) -> Result<(), RestoreError> {
+        let mut files = self.uses.files(index).to_vec();
         let write_only = |file: &usize| {
             self.image.files[*file].flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY
         };
         files.sort_by_key(write_only);
         for file in files {
             let state = &self.image.files[file];
-            let opened = open_again(found, state, mode)
+            let opened = open_again(found, state)
                 .and_then(|opened| finish(&opened, state).map(|()| opened))
                 .map_err(|error| error.at(&self.image.name_of_file(file)))?;
             self.stage.put(file, opened)?;

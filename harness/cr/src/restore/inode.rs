@@ -60,7 +60,7 @@ pub(crate) fn create(
             let target = c_string(&ghost.target)?;
             path::make_link(&target, room, name).context("symlinkat", "")
         }
-        kind => path::make_node(room, name, kind | 0o700, ghost.device).context("mknodat", ""),
+        kind => path::make_node(room, name, kind | 0o600, ghost.device).context("mknodat", ""),
     }
 }
 
@@ -188,25 +188,44 @@ pub(super) fn set_flags(file: impl AsFd, ghost: &Ghost) -> Result<(), RestoreErr
     }
 }
 
+/// Whether an inode gets what gives rights to whoever can open or run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// It has a name: [`give_rights`] does so later.
+    Withheld,
+    Given,
+}
+
 /// Owner, attributes, permissions and times, in the order in which none undoes another: a new owner
 /// takes bits of the mode away, and what is set needs the right to write.
 pub(crate) fn set_attributes(
-    room: &OwnedFd,
-    name: &CStr,
+    (room, name): (&OwnedFd, &CStr),
     mode: u32,
     ghost: &Ghost,
+    rights: Rights,
 ) -> Result<(), RestoreError> {
-    path::own(room, name, ghost.uid, ghost.gid).context("chown", "")?;
-    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
-    set_xattrs(
-        &c_string(&path)?,
-        ghost,
-        path::set_xattr,
-        path::remove_xattr,
-    )?;
+    // Never by name, which may lead elsewhere by now.
+    let found = open_beneath(room, name, libc::O_PATH, 0).context("open", "O_PATH")?;
     let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
-    if !is_link {
-        path::set_mode(room, name, mode & 0o7777).context("chmod", "")?;
+    if (path::stat(&found, c"").context("statx", "")?.mode ^ mode) & libc::S_IFMT != 0 {
+        return Err(RestoreError::new(RestoreErrorKind::OtherType));
+    }
+    if !is_device(mode) {
+        path::own(&found, ghost.uid, ghost.gid).context("chown", "")?;
+    }
+    if is_link {
+        // Nobody gets rights by a link, and it can be reached by its name alone.
+        let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
+        let (set, remove) = (path::set_xattr, path::remove_xattr);
+        set_xattrs(&c_string(&path)?, (ghost, |_| true), set, remove)?;
+    } else {
+        set_xattrs_of(&found, (ghost, |name| !gives_rights(name)))?;
+        if !is_device(mode) {
+            path::set_mode(&found, mode & 0o7777 & !rights_of(mode)).context("chmod", "")?;
+        }
+        if rights == Rights::Given {
+            add_rights(&found, mode, ghost)?;
+        }
     }
     let fd = room.as_raw_fd();
     raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
@@ -214,11 +233,67 @@ pub(crate) fn set_attributes(
         .context("utimensat", "")
 }
 
-/// Gives an inode its attributes, and takes those that it has got where it was made: access control
-/// lists are inherited (`posix_acl_create`), and so is what btrfs keeps as attributes.
-pub(super) fn set_xattrs(
+/// Gives a ghost that has lost its name what [`set_attributes`] has withheld.
+pub(super) fn give_rights(file: &OwnedFd, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+    let has_some = is_device(mode)
+        || mode & rights_of(mode) != 0
+        || ghost.xattrs.iter().any(|it| gives_rights(&it.name));
+    if !has_some || mode & libc::S_IFMT == libc::S_IFLNK {
+        return Ok(());
+    }
+    // Nobody links an inode that has no name (`vfs_link`), so this stays so.
+    let n_links = path::stat(file, c"").context("statx", "")?.nlink;
+    if mode & libc::S_IFMT != libc::S_IFDIR && n_links != 0 {
+        let what = "somebody gave it another name, and would get rights by it";
+        return Err(RestoreError::new(RestoreErrorKind::Impossible(what)));
+    }
+    add_rights(file, mode, ghost)
+}
+
+/// Which bits of a mode give rights. Those of a directory do not: they are about what is made in it.
+fn rights_of(mode: u32) -> u32 {
+    match mode & libc::S_IFMT {
+        libc::S_IFDIR => 0,
+        _ => libc::S_ISUID | libc::S_ISGID,
+    }
+}
+
+fn is_device(mode: u32) -> bool {
+    matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK)
+}
+
+/// Whether an attribute is one that the kernel goes by: `security.capability` above all.
+fn gives_rights(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"trusted.")
+}
+
+fn add_rights(file: &OwnedFd, mode: u32, ghost: &Ghost) -> Result<(), RestoreError> {
+    if is_device(mode) {
+        path::own(file, ghost.uid, ghost.gid).context("chown", "")?;
+    }
+    if is_device(mode) || mode & rights_of(mode) != 0 {
+        path::set_mode(file, mode & 0o7777).context("chmod", "")?;
+    }
+    set_xattrs_of(file, (ghost, gives_rights))
+}
+
+/// [`set_xattrs`] of an open file.
+pub(super) fn set_xattrs_of(
+    file: &OwnedFd,
+    wanted: (&Ghost, impl Fn(&[u8]) -> bool),
+) -> Result<(), RestoreError> {
+    let set =
+        |path: &CStr, name: &CStr, value: &[u8]| raw::setxattr(path, name, value, 0).map(drop);
+    let remove = |path: &CStr, name: &CStr| raw::removexattr(path, name).map(drop);
+    set_xattrs(&link_to(file), wanted, set, remove)
+}
+
+/// Gives an inode those of its attributes that are wanted, and takes those that it has got where it
+/// was made: access control lists are inherited (`posix_acl_create`), and so is what btrfs keeps as
+/// attributes.
+fn set_xattrs(
     path: &CStr,
-    ghost: &Ghost,
+    (ghost, wanted): (&Ghost, impl Fn(&[u8]) -> bool),
     set: impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
     remove: impl Fn(&CStr, &CStr) -> Result<(), Errno>,
 ) -> Result<(), RestoreError> {
@@ -231,7 +306,7 @@ pub(super) fn set_xattrs(
             remove(path, &c_string(own)?).context("removexattr", Text(own))?;
         }
     }
-    for xattr in &ghost.xattrs {
+    for xattr in ghost.xattrs.iter().filter(|it| wanted(&it.name)) {
         let is_there =
             |(name, value): &Attribute| *name == xattr.name && value.as_ref() == Ok(&xattr.value);
         if !found.iter().any(is_there) {

@@ -3,6 +3,9 @@
 //! Every path of an image is resolved below one directory, with `RESOLVE_BENEATH` and without
 //! following any link, magic ones included. A path that the kernel printed has no link in it, so
 //! nothing is lost; a forged one goes nowhere else.
+//!
+//! A handle leads anywhere on a filesystem. Below a directory that nothing may lead out of, it is used
+//! where all of the filesystem is mounted below, or where the name of what it leads to is.
 
 use std::cell::OnceCell;
 use std::ffi::CString;
@@ -25,6 +28,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// Whether inode numbers and handles of the image still mean what they meant.
     same_boot: bool,
+    /// Whether there is anything that the root keeps out.
+    is_fenced: bool,
     /// Our own, where they can be read.
     mounts: OnceCell<Option<Mounts>>,
 }
@@ -37,6 +42,7 @@ impl Tree {
         Ok(Self {
             root,
             same_boot,
+            is_fenced: options.is_fenced(),
             mounts: OnceCell::new(),
         })
     }
@@ -105,12 +111,49 @@ impl Tree {
         if stat.device == device {
             return true;
         }
-        let own = || Mounts::of(nix::unistd::gettid().as_raw()).ok();
-        let Some(mounts) = self.mounts.get_or_init(own) else {
+        let Some(mounts) = self.mounts() else {
             return true;
         };
         let found = mounts.of_id(stat.mount).map(|mount| mount.device);
         found == Some(device) || mounts.all().iter().all(|mount| mount.device != device)
+    }
+
+    fn mounts(&self) -> Option<&Mounts> {
+        let own = || Mounts::of(nix::unistd::gettid().as_raw()).ok();
+        self.mounts.get_or_init(own).as_ref()
+    }
+
+    /// Opens what a handle on this mount leads to, if that is not outside of the root.
+    fn open_handle(&self, mount: &OwnedFd, handle: &FileHandle) -> Result<OwnedFd, Errno> {
+        let file = open_handle(mount, handle)?;
+        if !self.is_fenced || self.is_whole(mount)? || self.is_named(&file)? {
+            return Ok(file);
+        }
+        Err(Errno::EXDEV)
+    }
+
+    /// Whether a directory is one that all of a filesystem is mounted at.
+    fn is_whole(&self, directory: &OwnedFd) -> Result<bool, Errno> {
+        let stat = path::stat(directory, c"")?;
+        let mount = self.mounts().and_then(|mounts| mounts.of_id(stat.mount));
+        Ok(stat.is_mount_root() && mount.is_some_and(|mount| mount.root == b"/"))
+    }
+
+    /// Whether the name that the kernel has for a file leads to it below the root. What is elsewhere may
+    /// be shown with a name that looks so.
+    fn is_named(&self, file: &OwnedFd) -> Result<bool, Errno> {
+        let (root, name) = (path::name_of(&self.root)?, path::name_of(file)?);
+        let Some(below) = name.strip_prefix(&root[..]) else {
+            return Ok(false);
+        };
+        let Ok(found) = relative(below)
+            .map_err(drop)
+            .and_then(|below| open_beneath(&self.root, &below, libc::O_PATH, 0).map_err(drop))
+        else {
+            return Ok(false);
+        };
+        let (found, file) = (path::stat(&found, c"")?, path::stat(file, c"")?);
+        Ok((found.device, found.ino) == (file.device, file.ino))
     }
 
     /// By handle on its mount; else by its path under what is mounted over it.
@@ -131,7 +174,7 @@ impl Tree {
             // path, and as long as that is open, it knows it.
             let is_directory = inode.mode & libc::S_IFMT == libc::S_IFDIR;
             let _looked_up = is_directory.then(by_path);
-            if let Ok(file) = open_handle(&mount, &handle) {
+            if let Ok(file) = self.open_handle(&mount, &handle) {
                 // Of several names the kernel takes any (`find_acceptable_alias`).
                 let is_named = || path::name_of(&file).is_ok_and(|name| name == place.path);
                 if is_directory || is_named() {
@@ -206,7 +249,7 @@ impl Tree {
                 .filter(|_| self.same_boot)
                 .ok_or(Errno::ESTALE);
             handle
-                .and_then(|handle| open_handle(&mount, &handle))
+                .and_then(|handle| self.open_handle(&mount, &handle))
                 .context("open_by_handle_at", Text(&place.path))?
         } else {
             self.open(&inode.other_name, libc::O_PATH)?

@@ -132,6 +132,13 @@ pub struct Stat {
 impl Stat {
     const IMMUTABLE: u64 = 0x10;
     const APPEND: u64 = 0x20;
+    const MOUNT_ROOT: u64 = 0x2000;
+
+    /// Whether something is mounted here, and this is the root of it.
+    #[must_use]
+    pub fn is_mount_root(&self) -> bool {
+        self.attributes & Self::MOUNT_ROOT != 0
+    }
 
     /// Whether chattr(1) has made it immutable: nothing of it can be changed, and no name of it.
     #[must_use]
@@ -289,28 +296,28 @@ pub fn make_link(target: &CStr, dir: impl AsFd, name: &CStr) -> Result<(), Errno
     Errno::result(returned).map(drop)
 }
 
-/// fchownat(2) of the entry itself.
+/// fchownat(2) of an open file, which may be open with `O_PATH`.
 ///
 /// # Errors
 ///
 /// The errno of the call.
-pub fn own(dir: impl AsFd, name: &CStr, uid: u32, gid: u32) -> Result<(), Errno> {
-    let dir = dir.as_fd().as_raw_fd();
+pub fn own(file: impl AsFd, uid: u32, gid: u32) -> Result<(), Errno> {
+    let file = file.as_fd().as_raw_fd();
     // SAFETY: a C string and plain numbers.
-    let returned =
-        unsafe { libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) };
+    let returned = unsafe { libc::fchownat(file, c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) };
     Errno::result(returned).map(drop)
 }
 
-/// fchmodat(2), which follows a symbolic link; not meant for one.
+/// chmod(2) of an open file, which may be open with `O_PATH`: fchmod(2) takes none such, and by a name
+/// it would go where a link leads.
 ///
 /// # Errors
 ///
-/// The errno of the call.
-pub fn set_mode(dir: impl AsFd, name: &CStr, mode: u32) -> Result<(), Errno> {
-    // SAFETY: a C string and plain numbers.
-    let returned = unsafe { libc::fchmodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, 0) };
-    Errno::result(returned).map(drop)
+/// The errno of the call: `EOPNOTSUPP` of a symbolic link.
+pub fn set_mode(file: impl AsFd, mode: u32) -> Result<(), Errno> {
+    let path = super::handle::proc_path(file);
+    let path = c_path(path.as_os_str().as_encoded_bytes())?;
+    super::raw::chmod(&path, mode).map(drop)
 }
 
 /// lsetxattr(2).

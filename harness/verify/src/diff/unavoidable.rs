@@ -230,6 +230,11 @@ impl Allowances {
             gone = parent(gone);
             self.add_parent_times(gone);
         }
+        if has_rights(descriptor) {
+            for watched in [Watched::in_parent(path), Watched::Filesystem] {
+                self.push(Unavoidable::Rights, ATTRIB, 1, watched);
+            }
+        }
     }
 
     /// Who makes a file that never had a name, where no descriptor of it did.
@@ -318,6 +323,19 @@ impl Watched {
             _ => false,
         }
     }
+}
+
+/// Whether a ghost has what gives rights to whoever opens or runs it.
+fn has_rights(descriptor: &Descriptor) -> bool {
+    const SET_IDS: u32 = 0o6000;
+    let is_directory = descriptor.kind == DescriptorKind::Directory;
+    let of_kernel =
+        |name: &Bytes| name.0.starts_with(b"security.") || name.0.starts_with(b"trusted.");
+    descriptor.kind == DescriptorKind::Device
+        || descriptor.stat.as_ref().is_some_and(|stat| {
+            stat.mode & SET_IDS != 0 && !is_directory
+                || stat.xattrs.iter().any(|(name, _)| of_kernel(name))
+        })
 }
 
 /// The directory of a path; empty for the root of the world.

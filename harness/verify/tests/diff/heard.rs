@@ -214,6 +214,39 @@ fn ghosts_may_be_made_in_a_watched_root() {
 }
 
 #[test]
+fn rights_are_given_to_a_ghost_that_has_no_name() {
+    let with = |kind, mode, xattr: Option<&str>| {
+        let mut descriptor = ghost(4);
+        descriptor.kind = kind;
+        let stat = descriptor.stat.as_mut().expect("of a file");
+        stat.mode = mode;
+        let attribute = |name| (Bytes::from(name), Bytes::from("value"));
+        stat.xattrs = xattr.into_iter().map(attribute).collect();
+        descriptor
+    };
+    let heard = [heard("dir", 0x4, "a")];
+    let regular = DescriptorKind::Regular;
+    let capability = Some("security.capability");
+    check_heard(&[with(regular, 0o104_755, None)], &heard, &["U10"]);
+    check_heard(&[with(regular, 0o100_755, capability)], &heard, &["U10"]);
+    check_heard(
+        &[with(DescriptorKind::Device, 0o020_600, None)],
+        &heard,
+        &["U10"],
+    );
+    check_heard(
+        &[with(regular, 0o100_755, Some("user.a"))],
+        &heard,
+        &["I8.1"],
+    );
+    check_heard(
+        &[with(DescriptorKind::Directory, 0o042_755, None)],
+        &heard,
+        &["I8.1"],
+    );
+}
+
+#[test]
 fn a_file_that_never_had_a_name_is_made_where_it_was() {
     let flags = 0o20_000_002;
     let tmpfile = [file(4, Object::Ghost(Bytes::from("dir/#")), flags)];

@@ -1,14 +1,13 @@
 //! Files that never had a name, made again where they were.
 
-use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::super::error::{Context, RestoreError, RestoreErrorKind};
 use super::super::files::{finish, open_again};
-use super::super::inode::{fill, set_xattrs, times};
+use super::super::inode::{fill, set_xattrs_of, times};
 use super::super::tree::link_to;
 use super::{Maker, is_gone};
-use crate::image::{Ghost, Object, Place};
+use crate::image::{Ghost, Place};
 use crate::sys::path;
 use crate::sys::raw;
 
@@ -21,10 +20,11 @@ impl Maker<'_> {
             .ghost
             .as_ref()
             .ok_or_else(|| impossible("a file without name, linked"))?;
-        let first = self.image.files.iter().position(|file| {
-            matches!(file.object, Some(Object::Place(place)) if place == index)
-                && file.flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
-        });
+        let files = self.uses.files(index).to_vec();
+        let makes_it = |file: &usize| {
+            self.image.files[*file].flags.cast_signed() & libc::O_TMPFILE == libc::O_TMPFILE
+        };
+        let first = files.iter().copied().find(makes_it);
         let folder = match place.parent {
             Some(ghost) => self.made_directory(ghost)?,
             None => match self.tree.find_unnamed_in(place) {
@@ -53,12 +53,9 @@ impl Maker<'_> {
             finish(&made, &self.image.files[first])?;
             self.stage.put(first, &made)?;
         }
-        let others = self.image.files.iter().enumerate().filter(|(other, file)| {
-            Some(*other) != first
-                && matches!(file.object, Some(Object::Place(place)) if place == index)
-        });
-        for (other, state) in others {
-            let opened = open_again(&found, state, inode.mode)?;
+        for other in files.into_iter().filter(|other| Some(*other) != first) {
+            let state = &self.image.files[other];
+            let opened = open_again(&found, state)?;
             finish(&opened, state)?;
             self.stage.put(other, opened)?;
         }
@@ -77,15 +74,11 @@ fn complete(made: &OwnedFd, found: &OwnedFd, mode: u32, ghost: &Ghost) -> Result
     if (own.uid, own.gid) != (ghost.uid, ghost.gid) {
         raw::fchown(made.as_raw_fd(), ghost.uid, ghost.gid).context("fchown", "")?;
     }
-    let link = link_to(found);
-    let set =
-        |path: &CStr, name: &CStr, value: &[u8]| raw::setxattr(path, name, value, 0).map(drop);
-    let remove = |path: &CStr, name: &CStr| raw::removexattr(path, name).map(drop);
-    set_xattrs(&link, ghost, set, remove)?;
+    set_xattrs_of(found, (ghost, |_| true))?;
     if stat()?.mode != mode {
         raw::fchmod(made.as_raw_fd(), mode & 0o7777).context("fchmod", "")?;
     }
-    raw::utimensat(libc::AT_FDCWD, Some(&link), &times(ghost), 0)
+    raw::utimensat(libc::AT_FDCWD, Some(&link_to(found)), &times(ghost), 0)
         .map(drop)
         .context("utimensat", "")
 }

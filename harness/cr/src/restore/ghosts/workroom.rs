@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 
 use super::super::error::{Context, RestoreError, RestoreErrorKind};
 use super::super::leftovers::{Journal, room_name};
-use super::super::tree::c_string;
+use super::super::tree::{c_string, link_to};
 use super::Maker;
 use crate::image::{Place, Text};
+use crate::silent;
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
 
@@ -150,12 +151,13 @@ impl Maker<'_> {
             }
             match path::make_directory(&parent, &name, 0o700) {
                 Ok(()) => {
-                    if let Some(journal) = &mut self.journal {
-                        journal.made(above, name.to_bytes())?;
-                    }
                     self.touched_since(&parent, (above, above), stat)?;
                     let flags = libc::O_PATH | libc::O_DIRECTORY;
                     let room = open_beneath(&parent, &name, flags, 0).context("open", "")?;
+                    check_own(&room)?;
+                    if let Some(journal) = &mut self.journal {
+                        journal.made(above, name.to_bytes())?;
+                    }
                     let workroom = Workroom {
                         parent,
                         name,
@@ -175,6 +177,27 @@ impl Maker<'_> {
         let operand = Text(above).to_string();
         Err(RestoreError::call("mkdirat", operand, Errno::EEXIST))
     }
+}
+
+/// Makes sure that what was opened is what was made: whoever may write to the directory that it is in
+/// may have put another there meanwhile.
+fn check_own(room: &OwnedFd) -> Result<(), RestoreError> {
+    let stat = path::stat(room, c"").context("statx", "")?;
+    // Where nobody may open it unheard, it is taken for empty: only names of ours are removed there.
+    let is_empty = silent::open(&link_to(room), silent::Access::Read).map_or(Ok(true), |listing| {
+        // Its own name and that of what it is in take 24 bytes each.
+        let mut entries = [0; 512];
+        raw::getdents64(listing.as_raw_fd(), &mut entries).map(|length| length <= 48)
+    });
+    // The set-group-ID bit comes of the directory that it is in.
+    let is_ours = stat.uid == nix::unistd::geteuid().as_raw()
+        && stat.mode & 0o7777 & !libc::S_ISGID == 0o700
+        && is_empty.context("getdents64", "")?;
+    if is_ours {
+        return Ok(());
+    }
+    let what = "another directory has the name of the one that ghosts are made in";
+    Err(RestoreError::new(RestoreErrorKind::Impossible(what)))
 }
 
 /// Whether it failed for want of a right that the caller may have elsewhere.
@@ -200,8 +223,8 @@ pub(super) fn leave(workroom: &Workroom) -> Result<(), RestoreError> {
     empty_and_remove(&workroom.parent, &workroom.name, &workroom.room)
 }
 
-/// Removes a workroom. Only a failure leaves something in it: then it is emptied first, which
-/// whoever watches its parent hears. What was displaced is back by now, or stays.
+/// Removes a workroom. Only a failure leaves something in it: then it is emptied first, of what has a
+/// name of ours, which whoever watches its parent hears. What was displaced is back by now, or stays.
 pub(in crate::restore) fn empty_and_remove(
     parent: &OwnedFd,
     name: &CStr,
@@ -214,7 +237,11 @@ pub(in crate::restore) fn empty_and_remove(
     let path = crate::sys::handle::proc_path(room);
     let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
     for entry in entries {
-        let name = c_string(entry.file_name().as_encoded_bytes())?;
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let name = c_string(name.as_encoded_bytes())?;
         let stat = path::stat(room, &name).context("statx", "")?;
         let is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
         let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
