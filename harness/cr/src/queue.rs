@@ -14,13 +14,16 @@ mod cookie;
 pub mod cursor;
 mod error;
 mod gate;
+mod grown;
 mod journal;
 mod leave_running;
 mod plan;
 mod record;
 mod reenact;
 mod scratch;
+mod window;
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use fsnotify::Wd;
@@ -30,17 +33,21 @@ pub use self::basket::{Basket, Memory, Phase, drain_into};
 pub use self::cookie::DISTANCE as COOKIE_DISTANCE;
 pub use self::error::{Event, Reason, RebuildError};
 use self::gate::Gate;
+use self::grown::Grown;
 pub use self::journal::Journal;
-pub use self::leave_running::{LiveWatch, PutBackError, Taken, Window, put_back, recover, take};
+pub use self::leave_running::{
+    Live, LiveWatch, PutBackError, Taken, Targets, put_back, recover, take,
+};
 use self::plan::Plan;
 use self::scratch::Scratch;
+pub use self::window::Window;
 use crate::sys::watch;
 use crate::{Loss, LossKind};
 
 /// How many unread events a group made now may hold.
 const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
 
-/// Reads all unread events of a group: the bytes as read(2) returns them.
+/// Reads the events of a group that are unread now: the bytes as read(2) returns them.
 ///
 /// Never waits, even if the group is a blocking one.
 ///
@@ -51,6 +58,16 @@ pub fn drain(group: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     let mut memory = Memory::default();
     drain_into(group, &mut memory)?;
     Ok(memory.into_bytes())
+}
+
+/// The queue without the bytes from one to another, which are whole events. What was behind them now
+/// comes behind what was before them, and so it may merge.
+#[must_use]
+pub fn leave_out(queue: &[u8], bytes: Range<usize>) -> Vec<u8> {
+    let mut grown = Grown::new(usize::MAX);
+    grown.append(&queue[..bytes.start]);
+    grown.append(&queue[bytes.end..]);
+    grown.into_bytes()
 }
 
 /// How many events a queue may hold in a group made now (`fs.inotify.max_queued_events`).
@@ -85,10 +102,10 @@ pub fn limit() -> Result<usize, RebuildError> {
 ///
 /// # Errors
 ///
-/// That it cannot be rebuilt at all: the bytes are not a queue, or hold an event that nothing
-/// known makes.
+/// That it cannot be rebuilt at all: the bytes are not a queue, it is longer than the limit, or it
+/// holds an event that nothing known makes.
 pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, RebuildError> {
-    let plan = Plan::new(queue)?;
+    let plan = Plan::new(queue, limit)?;
     let loss = |kind, what, reason| Loss::new(kind, format!("queue of {name}: {what}"), reason);
     let mut losses = Vec::new();
     if let Some(index) = plan.head_cookie() {
@@ -105,7 +122,7 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
             "another event stands between them, so their cookies will differ",
         )
     }));
-    if plan.overflow.is_none() && plan.n_records == limit {
+    if plan.overflow == Some(plan.n_records) {
         losses.push(loss(
             LossKind::OverflowAdded,
             "exactly full".to_owned(),
@@ -115,9 +132,10 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
     Ok(losses)
 }
 
-/// Whether there is a way to make a saved queue again. Makes none: no call is made.
+/// Whether there is a way to make a saved queue again, where a queue may be as long. Makes none: no call
+/// is made.
 pub(crate) fn is_makeable(queue: &[u8]) -> bool {
-    Plan::new(queue).is_ok()
+    Plan::new(queue, usize::MAX).is_ok()
 }
 
 /// Makes the events of a saved queue again in a group that has no unread event.
@@ -149,8 +167,50 @@ pub fn rebuild_with_cookies(
     if queue.is_empty() {
         return Ok(());
     }
-    let plan = Plan::new(queue)?;
-    let limit = limit()?;
+    rebuild_within(group, queue, (limit()?, distance), avoid)
+}
+
+/// Makes the events of a queue again in the group that had them, which has neither watches nor unread
+/// events now. Its limit is that of the time it was made in, and may be another than that of a new one.
+fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<(), RebuildError> {
+    if queue.is_empty() {
+        return Ok(());
+    }
+    let limit = own_limit(group)?;
+    let mut grown = Grown::new(limit);
+    grown.append(queue);
+    rebuild_within(group, &grown.into_bytes(), (limit, 0), &[])
+}
+
+/// How many events the queue of an empty group may hold: it is filled and emptied again.
+fn own_limit(group: BorrowedFd<'_>) -> Result<usize, RebuildError> {
+    let wds = [i32::MAX, i32::MAX - 1].map(|number| Wd::new(number).expect("positive"));
+    let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+    let gate = Gate::closed(group, scratch.root(), wds, limit()?);
+    if gate.is_err() {
+        clear(group, wds);
+    }
+    let gate = gate?;
+    drain(group).map_err(failed("read"))?;
+    Ok(gate.limit())
+}
+
+/// Takes what is left of a failed attempt: the report is that of the failure, and this can fail only
+/// where that did.
+fn clear(group: BorrowedFd<'_>, wds: [Wd; 2]) {
+    for wd in wds {
+        let _ = watch::rm_watch(group, wd);
+    }
+    let _ = drain(group);
+}
+
+fn rebuild_within(
+    group: BorrowedFd<'_>,
+    queue: &[u8],
+    (limit, distance): (usize, u32),
+    avoid: &[Wd],
+) -> Result<(), RebuildError> {
+    let plan = Plan::new(queue, limit)?;
     let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
     if unread != 0 {
         return Err(RebuildError::NotEmpty { unread });
@@ -197,12 +257,8 @@ fn attempt(
         finish(plan, gate, &mut scratch)
     });
     if rebuilt.is_err() {
-        // The report is that of the first failure; these can fail only where it did.
         let _ = scratch.drop_watches();
-        for wd in wds {
-            let _ = watch::rm_watch(group, wd);
-        }
-        let _ = drain(group);
+        clear(group, wds);
     }
     rebuilt
 }
@@ -213,15 +269,8 @@ fn fill<'g>(
     (limit, wds): (usize, [Wd; 2]),
     scratch: &Scratch<'g>,
 ) -> Result<Gate<'g>, RebuildError> {
-    // The event that overflows a queue comes on top of the limit.
-    let n_events = plan.n_records - usize::from(plan.overflow == Some(plan.n_records - 1));
-    if n_events > limit {
-        let events = plan.n_records;
-        return Err(RebuildError::TooLong { events, limit });
-    }
     match plan.overflow {
         Some(n_before) => Gate::open(group, scratch.root(), wds, (limit, n_before)),
-        None if n_events == limit => Gate::open(group, scratch.root(), wds, (limit, limit)),
         None => Gate::closed(group, scratch.root(), wds, limit),
     }
 }

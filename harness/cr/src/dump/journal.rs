@@ -3,6 +3,7 @@
 //! While events are read, they are kept in `IMAGE.journal-PID-FD` beside the image: the group's
 //! process, its descriptor and its watches, and the events. [`recover`] gives them back.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,16 +11,15 @@ use std::path::{Path, PathBuf};
 
 use fsnotify::Wd;
 use fsnotify::fdinfo::{Body, Group, Kind, Level};
-use fsnotify::inotify::Mask;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
-use super::{DumpOptions, tree};
-use crate::image::{Image, Owner, Watch};
-use crate::queue::{self, Journal, LiveWatch};
+use super::{DumpOptions, boot_id, tree};
+use crate::image::{Image, Owner};
+use crate::queue::{self, Journal, Live, LiveWatch, Targets};
 use crate::sys::handle::with_own_directory;
 use crate::sys::path;
 use crate::sys::{descriptor, inspect};
@@ -51,7 +51,8 @@ pub(super) fn create(
     let failed = |error: io::Error| DumpError::io("journal", &name, &error);
     let began = began(group.pid).map_err(failed)?;
     let owner = owner.map_or_else(String::new, |it| format!(" {} {}", it.kind, it.pid));
-    let mut context = format!("{} {} {began}{owner}\n", group.pid, group.fd).into_bytes();
+    let boot = boot_id();
+    let mut context = format!("{} {} {began} {boot}{owner}\n", group.pid, group.fd).into_bytes();
     context.extend_from_slice(&group.info);
     let journal = Journal::create(&path, &context).map_err(failed)?;
     Ok((journal, path))
@@ -130,9 +131,16 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
     let Some(mut journal) = Journal::open(path).map_err(failed)? else {
         return Ok(Outcome::Untouched);
     };
-    let (pid, fd, start, owner, info) = context(journal.context())
+    let Context {
+        pid,
+        fd,
+        start,
+        boot,
+        owner,
+        info,
+    } = context(journal.context())
         .ok_or_else(|| DumpError::new(&*name, DumpErrorKind::Text("journal".to_owned())))?;
-    if began(pid).ok() != Some(start) {
+    if boot != boot_id() || began(pid).ok() != Some(start) {
         return Ok(Outcome::Gone { pid: pid.as_raw() });
     }
     let pidfd = inspect::pidfd_open(pid)
@@ -144,9 +152,13 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
         ..options.clone()
     };
     with_own_directory(|| {
-        let (watches, targets) = targets(pid, &info, &options)?;
-        let watches = live_watches(&watches, &targets)?;
-        queue::recover(group.as_fd(), &watches, &mut journal)
+        let mut found = Found::new(pid, &info, &options)?;
+        let mut live = Live {
+            group: group.as_fd(),
+            watches: &found.watches,
+            targets: &mut found.targets,
+        };
+        queue::recover(&mut live, &mut journal)
             .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
     })
     .map_err(|errno| DumpError::on("unshare", "", errno))?
@@ -166,15 +178,26 @@ pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> 
     }
 }
 
-/// Process, descriptor, when the process began, the group's owner, fdinfo.
-type Context = (Pid, i32, u64, Option<Owner>, Vec<u8>);
+/// What is written before the events.
+struct Context {
+    pid: Pid,
+    fd: i32,
+    /// When the process began, in ticks since the boot; and in which boot.
+    start: u64,
+    boot: String,
+    owner: Option<Owner>,
+    /// fdinfo of the group.
+    info: Vec<u8>,
+}
 
 fn context(bytes: &[u8]) -> Option<Context> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
     let pid = Pid::from_raw(words.next()?.parse().ok()?);
     let fd = words.next()?.parse().ok()?;
-    let began = words.next()?.parse().ok()?;
+    let start = words.next()?.parse().ok()?;
+    // Empty where the kernel does not tell.
+    let boot = words.next()?.to_owned();
     let owner = match (words.next(), words.next()) {
         (Some(kind), Some(pid)) => Some(Owner {
             kind: kind.parse().ok().filter(|kind| (0..=2).contains(kind))?,
@@ -182,7 +205,14 @@ fn context(bytes: &[u8]) -> Option<Context> {
         }),
         _ => None,
     };
-    Some((pid, fd, began, owner, bytes[end + 1..].to_vec()))
+    Some(Context {
+        pid,
+        fd,
+        start,
+        boot,
+        owner,
+        info: bytes[end + 1..].to_vec(),
+    })
 }
 
 /// The property for fuzzing: any bytes in a file are refused, or are the journal of a dump that says
@@ -195,60 +225,69 @@ pub fn check_journal(bytes: &[u8]) {
     let Some(found) = Journal::check(bytes).and_then(|text| context(&text)) else {
         return;
     };
-    let (_, _, _, owner, info) = found;
+    let Context { owner, info, .. } = found;
     let is_known = |owner: Owner| (0..=2).contains(&owner.kind) && owner.pid > 0;
     assert!(owner.is_none_or(is_known), "{owner:?}");
     let _ = Group::parse_as(&info, Kind::Inotify, Level::Lenient);
 }
 
 /// The watches that a group had, and a way to each.
-fn targets(
-    pid: Pid,
-    info: &[u8],
-    options: &DumpOptions,
-) -> Result<(Vec<Watch>, Vec<OwnedFd>), DumpError> {
-    let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient)
-        .map_err(|error| DumpError::new("", DumpErrorKind::Text(error.to_string())))?;
-    let Body::Inotify { watches } = parsed.body else {
-        return Ok((Vec::new(), Vec::new()));
-    };
-    let mut image = Image {
-        processes: tree::processes(pid, tree::Scope::Alone)?,
-        only_groups: true,
-        ..Image::default()
-    };
-    let mut places = Places::new(pid, options)?;
-    let held = files::collect(&mut image, &mut places, options)?;
-    let mut found = Vec::with_capacity(watches.len());
-    for watch in &watches {
-        let sdev = watch.sdev;
-        let place = places.of_inode(&mut image, sdev.0, watch.ino.0, watch.handle.as_ref())?;
-        // A watch may have ended with its inode.
-        if let Some(place) = place {
-            found.push(Watch {
-                wd: watch.wd.number(),
-                mask: watch.mask.0,
-                place,
-            });
-        }
-    }
-    let targets = places.reopen_all(&image, &held, &found)?;
-    Ok((found, targets))
+struct Found {
+    watches: Vec<LiveWatch>,
+    targets: FoundTargets,
 }
 
-pub(super) fn live_watches<'a>(
-    watches: &[Watch],
-    targets: &'a [OwnedFd],
-) -> Result<Vec<LiveWatch<'a>>, DumpError> {
-    let pairs = watches.iter().zip(targets);
-    pairs
-        .map(|(watch, target)| {
-            let text = || DumpErrorKind::Text(format!("watch {}", watch.wd));
-            Ok(LiveWatch {
-                wd: Wd::new(watch.wd).ok_or_else(|| DumpError::new("", text()))?,
-                mask: Mask(watch.mask),
-                target: target.as_fd(),
-            })
+#[derive(Debug)]
+struct FoundTargets {
+    image: Image,
+    held: Vec<Held>,
+    places: Places,
+    by_wd: HashMap<Wd, u32>,
+}
+
+impl Found {
+    fn new(pid: Pid, info: &[u8], options: &DumpOptions) -> Result<Self, DumpError> {
+        let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient)
+            .map_err(|error| DumpError::new("", DumpErrorKind::Text(error.to_string())))?;
+        let watches = match parsed.body {
+            Body::Inotify { watches } => watches,
+            Body::Fanotify { .. } | Body::Unstated => Vec::new(),
+        };
+        let mut image = Image {
+            processes: tree::processes(pid, tree::Scope::Alone)?,
+            only_groups: true,
+            ..Image::default()
+        };
+        let mut places = Places::new(pid, options)?;
+        let held = files::collect(&mut image, &mut places, options)?;
+        let mut by_wd = HashMap::with_capacity(watches.len());
+        for watch in &watches {
+            let sdev = watch.sdev;
+            let place = places.of_inode(&mut image, sdev.0, watch.ino.0, watch.handle.as_ref())?;
+            // A watch may have ended with its inode.
+            by_wd.extend(place.map(|place| (watch.wd, place)));
+        }
+        let live = |watch: &fsnotify::fdinfo::Watch| LiveWatch {
+            wd: watch.wd,
+            mask: watch.mask,
+        };
+        Ok(Self {
+            watches: watches.iter().map(live).collect(),
+            targets: FoundTargets {
+                image,
+                held,
+                places,
+                by_wd,
+            },
         })
-        .collect()
+    }
+}
+
+impl Targets for FoundTargets {
+    fn open(&mut self, wd: Wd) -> Result<Option<OwnedFd>, Errno> {
+        match self.by_wd.get(&wd) {
+            Some(&place) => self.places.reopen(&self.image, &self.held, place),
+            None => Ok(None),
+        }
+    }
 }

@@ -6,19 +6,21 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use fsnotify::event::inotify::Events;
-use fsnotify::{Ino, Sdev};
+use fsnotify::inotify::Mask;
+use fsnotify::{Ino, Sdev, Wd};
+use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
 use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text};
-use crate::queue::{self, Basket, Journal, Memory, Window};
+use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text, Watch};
+use crate::queue::{self, Basket, Journal, Live, LiveWatch, Memory, Targets, Window};
 use crate::sys::descriptor;
 use crate::{Loss, LossKind, fanotify};
 
@@ -123,6 +125,8 @@ impl Taken {
     }
 
     /// Gives every group its queue again. What may be missing from it is the result.
+    ///
+    /// One that does not get it does not keep the others from it; its journal is kept.
     pub(super) fn put_back(
         self,
         image: &Image,
@@ -130,21 +134,15 @@ impl Taken {
         places: &mut Places,
     ) -> Result<Vec<Loss>, DumpError> {
         let mut losses = Vec::new();
-        for TakenGroup {
-            index,
-            mut kept,
-            owner,
-        } in self.groups
-        {
-            let at = |error: DumpError| error.at(&held[index].place);
-            let window = put_back_one(image, held, places, (index, kept.basket())).map_err(at)?;
-            if let Some(owner) = owner {
-                journal::set_owner(&held[index].file, owner).map_err(at)?;
+        let mut result = Ok(());
+        for taken in self.groups {
+            let place = &held[taken.index].place;
+            match put_back_one(image, held, places, taken) {
+                Ok(window) => losses.extend(window.loss(place)),
+                Err(error) => result = result.and(Err(error.at(place))),
             }
-            losses.extend(window.loss(&held[index].place));
-            forget(kept)?;
         }
-        Ok(losses)
+        result.map(|()| losses)
     }
 
     /// The subject is not to run on: what was read is in the image.
@@ -260,7 +258,7 @@ fn take_one(
 ) -> Result<(), DumpError> {
     let mut found = queue::take(group.file.as_fd(), taken.kept.basket())
         .map_err(|errno| DumpError::on("read", "queue", errno))?;
-    found.queue.drain(own);
+    found.queue = queue::leave_out(&found.queue, own);
     match policy {
         QueuePolicy::Keep | QueuePolicy::Refuse => {
             declare_losses(image, &found.queue, group)?;
@@ -334,16 +332,56 @@ fn put_back_one(
     image: &Image,
     held: &[Held],
     places: &mut Places,
-    (index, basket): (usize, &mut dyn Basket),
+    mut taken: TakenGroup,
 ) -> Result<Window, DumpError> {
-    let Some(Object::Inotify(state)) = &image.files[index].object else {
-        return Ok(Window::Quiet);
+    let group = &held[taken.index].file;
+    let watches = match &image.files[taken.index].object {
+        Some(Object::Inotify(state)) => &state.watches[..],
+        _ => &[],
     };
-    if basket.bytes().is_empty() {
-        return Ok(Window::Quiet);
+    let by_wd = |watch: &Watch| Some((Wd::new(watch.wd)?, watch.place));
+    let mut targets = Reopened {
+        image,
+        held,
+        places,
+        by_wd: watches.iter().filter_map(by_wd).collect(),
+    };
+    let live = |watch: &Watch| {
+        let mask = Mask(watch.mask);
+        Some(LiveWatch {
+            wd: Wd::new(watch.wd)?,
+            mask,
+        })
+    };
+    let watches: Vec<LiveWatch> = watches.iter().filter_map(live).collect();
+    let mut live = Live {
+        group: group.as_fd(),
+        watches: &watches,
+        targets: &mut targets,
+    };
+    let window = queue::put_back(&mut live, taken.kept.basket())
+        .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())));
+    let told = taken.owner.map(|owner| journal::set_owner(group, owner));
+    let window = window?;
+    told.transpose()?;
+    forget(taken.kept)?;
+    Ok(window)
+}
+
+/// What watches of the image are on.
+#[derive(Debug)]
+struct Reopened<'a> {
+    image: &'a Image,
+    held: &'a [Held],
+    places: &'a mut Places,
+    by_wd: HashMap<Wd, u32>,
+}
+
+impl Targets for Reopened<'_> {
+    fn open(&mut self, wd: Wd) -> Result<Option<OwnedFd>, Errno> {
+        match self.by_wd.get(&wd) {
+            Some(&place) => self.places.reopen(self.image, self.held, place),
+            None => Ok(None),
+        }
     }
-    let targets = places.reopen_all(image, held, &state.watches)?;
-    let watches = journal::live_watches(&state.watches, &targets)?;
-    queue::put_back(held[index].file.as_fd(), &watches, basket)
-        .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
 }

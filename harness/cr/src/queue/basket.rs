@@ -120,19 +120,18 @@ impl Basket for Memory {
     }
 }
 
-/// Reads all unread events of a group into a basket. Never waits.
+/// Reads the events of a group into a basket that are unread now, and none that come meanwhile: while
+/// others are busy, those may never end. Never waits.
 ///
 /// # Errors
 ///
 /// The errno of ioctl(2) or read(2), or that of the basket.
 pub fn drain_into(group: BorrowedFd<'_>, basket: &mut dyn Basket) -> Result<(), Errno> {
-    loop {
-        let unread = watch::unread(group)?;
-        if unread == 0 {
-            return Ok(());
-        }
-        let room = basket.room(unread)?;
+    let unread = watch::unread(group)?;
+    if unread > 0 {
+        let room = &mut basket.room(unread)?[..unread];
         let n_read = watch::read(group, room)?;
         basket.add(n_read);
     }
+    Ok(())
 }

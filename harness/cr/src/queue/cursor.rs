@@ -10,14 +10,11 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use fsnotify::Wd;
-use fsnotify::inotify::Mask;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::grown::Grown;
 use crate::sys::watch;
-
-/// Selects no event.
-const HARMLESS: Mask = Mask(libc::IN_IGNORED);
 
 /// An inode to watch for a moment that nobody else can have.
 #[derive(Debug)]
@@ -34,6 +31,16 @@ impl Probe {
         Ok(Self { target })
     }
 
+    /// Has a watch with this number end: leaves its `IN_IGNORED` in the queue.
+    ///
+    /// # Errors
+    ///
+    /// The errno of inotify_add_watch(2), or `EBUSY` if there is a watch with this number.
+    pub(super) fn end(&self, group: BorrowedFd<'_>, wd: Wd) -> Result<(), Errno> {
+        watch::attach(group, wd, watch::NO_EVENT, &self.target)?;
+        watch::rm_watch(group, wd)
+    }
+
     /// The wd that the next new watch gets. Leaves the `IN_IGNORED` of that wd in the queue, which
     /// should have room for it: read it off, and then [`set`] the cursor to its place again.
     ///
@@ -41,7 +48,7 @@ impl Probe {
     ///
     /// The errno of inotify_add_watch(2): `ENOSPC` where the user has as many watches as he may.
     pub fn find(&self, group: BorrowedFd<'_>) -> Result<Wd, Errno> {
-        let wd = watch::add_watch_on(group, &self.target, HARMLESS)?;
+        let wd = watch::add_watch_on(group, &self.target, watch::NO_EVENT)?;
         watch::rm_watch(group, wd)?;
         Ok(wd)
     }
@@ -55,9 +62,9 @@ impl Probe {
 /// The errno of the first call that failed.
 pub fn probe(group: BorrowedFd<'_>, late: &mut Vec<u8>) -> Result<Wd, Errno> {
     let wd = Probe::new()?.find(group)?;
-    let mut came = super::drain(group)?;
-    super::record::remove_ignored(&mut came, 0, wd);
-    late.extend(came);
+    let came = super::drain(group)?;
+    let own = super::record::of_watch(&came, 0, wd);
+    late.extend(Grown::of_parts(&came, &own, &[], usize::MAX).into_bytes());
     set(group, wd)?;
     Ok(wd)
 }

@@ -33,7 +33,8 @@ const CHUNK: usize = 1 << 18;
 #[derive(Debug)]
 pub(super) struct Gate<'g> {
     group: BorrowedFd<'g>,
-    source: Source,
+    /// What makes junk, as long as the gate is open.
+    source: Option<Source>,
     /// Where the queue of the group is full (`group->max_events`).
     limit: usize,
     /// The junk events at the head that are not read yet.
@@ -72,9 +73,13 @@ impl<'g> Gate<'g> {
         };
         let junk = Junk::of_size(unread.saturating_sub(BARE));
         expect_full(junk.size() + BARE, unread)?;
+        // Unheard from here on, and the user may have no watch to spare.
+        source
+            .drop_watches(group)
+            .map_err(failed("inotify_rm_watch"))?;
         Ok(Self {
             group,
-            source,
+            source: None,
             limit: junk.end,
             junk,
             own_overflow: true,
@@ -107,7 +112,7 @@ impl<'g> Gate<'g> {
         expect_full(junk.size(), unread)?;
         Ok(Self {
             group,
-            source,
+            source: Some(source),
             limit,
             junk,
             own_overflow: false,
@@ -144,7 +149,8 @@ impl<'g> Gate<'g> {
     /// Of the two junk events the first becomes it and the second is dropped; if the queue is not
     /// full after all, its size tells.
     pub(super) fn overflow(&mut self) -> Result<(), Errno> {
-        self.source.make_two()?;
+        let source = self.source.as_ref().expect("the gate is open");
+        source.make_two()?;
         self.length += 1;
         self.closed = true;
         Ok(())
@@ -162,8 +168,10 @@ impl<'g> Gate<'g> {
 
     /// Drops the watches of the gate itself. It must be closed.
     pub(super) fn drop_watches(&self) -> Result<(), Errno> {
-        let mut wds = self.source.wds.into_iter();
-        wds.try_for_each(|wd| watch::rm_watch(self.group, wd))
+        match &self.source {
+            Some(source) => source.drop_watches(self.group),
+            None => Ok(()),
+        }
     }
 
     /// Reads what is left of the junk: the queue is the saved one then.
@@ -250,6 +258,11 @@ impl Source {
             }
         }
         Ok(source)
+    }
+
+    fn drop_watches(&self, group: BorrowedFd<'_>) -> Result<(), Errno> {
+        let mut wds = self.wds.into_iter();
+        wds.try_for_each(|wd| watch::rm_watch(group, wd))
     }
 
     /// Two events: of the directory, with the name; of the file.

@@ -5,34 +5,52 @@
 //! its watches, gets its queue rebuilt, and its watches attached again.
 //!
 //! An event that comes while a watch is off is heard by nobody. Whether one came is not guessed: a
-//! sentinel group has the same watches all that time, and what it heard must be in the queue that
-//! was rebuilt ([`Window`]). The subject itself is stopped meanwhile; it is about others.
+//! sentinel group has the same watches all that time ([`Window`]). The subject itself is stopped
+//! meanwhile; it is about others.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::{fmt, fs, io};
 
+use fsnotify::Wd;
 use fsnotify::fdinfo::{Body, Group, Kind, Level};
 use fsnotify::inotify::Mask;
-use fsnotify::{Wd, counted};
 use nix::errno::Errno;
 
 use super::basket::{Basket, Phase, drain_into};
 use super::cursor::{self, Probe};
 use super::error::RebuildError;
+use super::grown::Grown;
 use super::journal::Journal;
-use super::{rebuild, record};
+use super::window::{Sentinel, Window};
+use super::{rebuild_again, record};
 use crate::sys::watch;
-use crate::{Loss, LossKind};
 
-/// A watch of a live group, and a way to its inode.
-#[derive(Clone, Copy, Debug)]
-pub struct LiveWatch<'a> {
+/// A watch of a live group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveWatch {
     pub wd: Wd,
     /// As fdinfo shows it.
     pub mask: Mask,
-    /// Opened with `O_PATH`, so that having it makes no event.
-    pub target: BorrowedFd<'a>,
+}
+
+/// What watches are on. It is opened when it is needed and closed again: there may be more watches
+/// than a process may have open files.
+pub trait Targets: fmt::Debug {
+    /// Opens it with `O_PATH`, so that having it makes no event. None if nothing leads there any more.
+    ///
+    /// # Errors
+    ///
+    /// The errno of a call that says nothing about the target: `EMFILE`.
+    fn open(&mut self, wd: Wd) -> Result<Option<OwnedFd>, Errno>;
+}
+
+/// A live group, its watches in the order of fdinfo, and what they are on.
+#[derive(Debug)]
+pub struct Live<'a> {
+    pub group: BorrowedFd<'a>,
+    pub watches: &'a [LiveWatch],
+    pub targets: &'a mut dyn Targets,
 }
 
 /// What was read out of a group.
@@ -42,43 +60,6 @@ pub struct Taken {
     pub queue: Vec<u8>,
     /// The wd that the next new watch gets; or why that could not be found.
     pub next_wd: Result<Wd, Errno>,
-}
-
-/// Whether an event can have come while the watches were off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// All that came is in the queue.
-    Quiet,
-    /// So many events came from the beginning to the end of it, and some are missing.
-    Heard { n_events: usize },
-    /// Nobody could listen, for want of watches.
-    Unknown(Errno),
-}
-
-impl Window {
-    /// What the queue of a group, called `name` in the loss, may lack for it.
-    #[must_use]
-    pub fn loss(self, name: &str) -> Option<Loss> {
-        let (kind, reason) = match self {
-            Self::Quiet => return None,
-            Self::Heard { n_events } => (
-                LossKind::WindowHeard,
-                format!(
-                    "{} came while its watches were off, and some are missing",
-                    counted(n_events, "event")
-                ),
-            ),
-            Self::Unknown(errno) => (
-                LossKind::WindowUnknown,
-                format!(
-                    "nobody listened while its watches were off: {}",
-                    errno.desc()
-                ),
-            ),
-        };
-        let object = format!("queue of {name}, which runs on");
-        Some(Loss::new(kind, object, reason))
-    }
 }
 
 /// Failure of [`put_back`] or [`recover`].
@@ -114,8 +95,7 @@ pub fn take(group: BorrowedFd<'_>, basket: &mut dyn Basket) -> Result<Taken, Err
     if let Ok(wd) = next_wd {
         cursor::set(group, wd)?;
     }
-    let mut queue = basket.bytes().to_vec();
-    remove_probe(&mut queue, basket);
+    let queue = whole(basket, own(basket), super::limit().unwrap_or(usize::MAX));
     Ok(Taken { queue, next_wd })
 }
 
@@ -133,212 +113,257 @@ fn find_next_wd(
     Ok(next_wd)
 }
 
-/// Takes the end of the watch out that found the cursor.
-fn remove_probe(queue: &mut Vec<u8>, basket: &dyn Basket) {
-    if let Some(wd) = basket.next_wd() {
-        record::remove_ignored(queue, basket.began(Phase::Probing), wd);
-    }
+/// Where events are that the dumper made by watches of its own. They have the number of the next
+/// watch, which is nobody's.
+fn own(basket: &dyn Basket) -> Vec<usize> {
+    let Some(wd) = basket.next_wd() else {
+        return Vec::new();
+    };
+    record::of_watch(basket.bytes(), basket.began(Phase::Probing), wd)
+}
+
+/// All that was read but for the dumper's own, as the queue would be had nobody read it. A queue that
+/// was longer than the limit when it was read has another limit.
+fn whole(basket: &dyn Basket, own: Vec<usize>, limit: usize) -> Vec<u8> {
+    let bytes = basket.bytes();
+    let parts = [Phase::Probing, Phase::Stripping].map(|phase| basket.began(phase));
+    let first = record::count(&bytes[..parts[0]]);
+    Grown::of_parts(bytes, &own, &parts, limit.max(first)).into_bytes()
 }
 
 /// Puts the queue back into the group from which [`take`] read it into the basket, and behind it
 /// what came since.
 ///
-/// `watches` are those of the group, in the order of fdinfo.
-///
 /// # Errors
 ///
 /// What failed. A basket that outlives this process has what [`recover`] needs.
-pub fn put_back(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    basket: &mut dyn Basket,
-) -> Result<Window, PutBackError> {
-    let mut taken = basket.bytes().to_vec();
-    remove_probe(&mut taken, basket);
-    if taken.is_empty() && basket.began(Phase::Stripping) == basket.bytes().len() {
+pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, PutBackError> {
+    if own(basket).len() * record::HEADER == basket.bytes().len() {
         return Ok(Window::Quiet);
     }
-    let sentinel = Sentinel::new(watches);
-    drain_into(group, basket).map_err(failed("read"))?;
+    let mut sentinel = listen(live, basket.next_wd())?;
+    drain_into(live.group, basket).map_err(failed("read"))?;
     basket.enter(Phase::Stripping);
-    strip(group, watches, basket)?;
-    let (queue, stripped) = without_strip(watches, basket);
-    restore(group, &stripped, &queue, basket)?;
-    Ok(
-        match sentinel.and_then(|sentinel| sentinel.compare(&queue)) {
-            Ok(window) => window,
-            Err(errno) => Window::Unknown(errno),
-        },
-    )
-}
-
-/// Removed between two reads: their ends must not overflow the queue, where they would be missed.
-const AT_ONCE: usize = 256;
-
-/// Removes the watches that are there, and reads their ends.
-fn strip(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    basket: &mut dyn Basket,
-) -> Result<(), PutBackError> {
-    let limit = super::limit().map_err(PutBackError::Rebuild)?;
-    for watches in watches.chunks(AT_ONCE.min(limit / 2).max(1)) {
-        for watch in watches {
-            match watch::rm_watch(group, watch.wd) {
-                // It has ended by itself, or a dumper that was killed has removed it.
-                Ok(()) | Err(Errno::EINVAL) => {}
-                Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
-            }
-        }
-        drain_into(group, basket).map_err(failed("read"))?;
+    if let (Ok(listening), Some(wd)) = (&mut sentinel, basket.next_wd())
+        && let Err(errno) = listening.mark(live.group, wd)
+    {
+        sentinel = Err(errno);
     }
-    drain_into(group, basket).map_err(failed("read"))
+    let stripped = strip(live, basket, |_, _| Ok(false))?;
+    if let (Ok(listening), Some(wd)) = (&mut sentinel, basket.next_wd()) {
+        let compared = listening.compare((basket.bytes(), wd), &stripped);
+        sentinel = compared.and(sentinel);
+    }
+    restore(live, &stripped, basket, sentinel.as_mut().ok())?;
+    Ok(sentinel.map_or_else(Window::Unknown, Sentinel::window))
 }
 
-/// All that was read, without the ends of watches that the dumper itself made; and those watches.
-fn without_strip<'a>(
-    watches: &[LiveWatch<'a>],
-    basket: &dyn Basket,
-) -> (Vec<u8>, Vec<LiveWatch<'a>>) {
-    let began = basket.began(Phase::Stripping);
-    let heard = record::first_heard(basket.bytes(), began);
-    let ended_by_itself = |watch: &&LiveWatch<'_>| {
-        let heard = heard.get(&watch.wd);
-        let ended = heard.and_then(|heard| heard.ended);
-        // Having the inode open keeps it from ending otherwise.
-        let fired = watch.mask.0 & libc::IN_ONESHOT != 0 && heard.map(|it| it.first) != ended;
-        ended.is_none() || fired
-    };
-    let stripped: Vec<_> = watches
-        .iter()
-        .filter(|it| !ended_by_itself(it))
-        .copied()
-        .collect();
-    let ends = stripped.iter().filter_map(|it| heard.get(&it.wd)?.ended);
-    let mut queue = record::without(basket.bytes(), ends.collect());
-    remove_probe(&mut queue, basket);
-    (queue, stripped)
-}
-
-/// Gives a stripped and empty group its queue, its watches and its cursor.
-fn restore(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    queue: &[u8],
-    basket: &mut dyn Basket,
-) -> Result<(), PutBackError> {
-    let wds: Vec<Wd> = watches.iter().map(|watch| watch.wd).collect();
-    basket.set_final(queue, &wds).map_err(failed("journal"))?;
-    basket.enter(Phase::Rebuilding);
-    rebuild(group, queue, &[]).map_err(PutBackError::Rebuild)?;
-    basket.enter(Phase::Attaching);
-    attach(group, watches, basket.next_wd())
-}
-
-/// Attaches watches, the oldest first, and sets the cursor.
-fn attach(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
+/// Has a sentinel listen to all that the watches are on. What cannot be opened now cannot be attached
+/// later, and is better found out before the watch is taken off.
+fn listen(
+    live: &mut Live<'_>,
     next_wd: Option<Wd>,
-) -> Result<(), PutBackError> {
-    for LiveWatch { wd, mask, target } in watches.iter().rev() {
-        // Selecting nothing is asked for by a bit that cannot be selected; a second watch of one
-        // inode would be an update of the first.
-        let mask = if mask.0 == 0 {
-            libc::IN_IGNORED
-        } else {
-            mask.0
-        };
-        let mask = Mask(mask | libc::IN_MASK_CREATE);
-        let attached = watch::set_next_wd(group, *wd)
-            .and_then(|()| watch::add_watch_on(group, target, mask))
-            .and_then(|got| {
-                if got == *wd {
-                    Ok(())
-                } else {
-                    Err(Errno::EBUSY)
+) -> Result<Result<Sentinel, Errno>, PutBackError> {
+    let mut sentinel = match next_wd {
+        Some(_) => Sentinel::new(),
+        // Who may make no watch more.
+        None => Err(Errno::ENOSPC),
+    };
+    let mut lost = Vec::new();
+    for &watch in live.watches {
+        let target = live.targets.open(watch.wd);
+        let target = target.map_err(|errno| PutBackError::Attach {
+            wd: watch.wd,
+            errno,
+        })?;
+        match (target, &mut sentinel) {
+            (None, _) => lost.push(watch.wd),
+            (Some(target), Ok(listening)) => {
+                if let Err(errno) = listening.add(watch, &target) {
+                    sentinel = Err(errno);
                 }
-            });
-        attached.map_err(|errno| PutBackError::Attach { wd: *wd, errno })?;
+            }
+            (Some(_), Err(_)) => {}
+        }
     }
-    match next_wd {
-        Some(wd) => cursor::set(group, wd).map_err(failed("INOTIFY_IOC_SETNEXTWD")),
+    refuse_lost(live.group, &lost)?;
+    Ok(sentinel)
+}
+
+/// A watch may have ended with what it was on. If it has not, it must stay where it is.
+fn refuse_lost(group: BorrowedFd<'_>, lost: &[Wd]) -> Result<(), PutBackError> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let there = wds_of(group).map_err(PutBackError::Read)?;
+    let errno = Errno::ENOENT;
+    match lost.iter().find(|wd| there.contains(wd)) {
+        Some(&wd) => Err(PutBackError::Attach { wd, errno }),
         None => Ok(()),
     }
 }
 
-/// A group of our own with the same watches.
-struct Sentinel {
-    group: OwnedFd,
+/// Removes the watches that are there, and reads their ends: each on its own, as no more is known of
+/// the group's limit than that it holds one event. Which it removed is the result; and of those that
+/// were not there, those that `was_stripped` says a dumper before us has removed.
+fn strip(
+    live: &mut Live<'_>,
+    basket: &mut dyn Basket,
+    mut was_stripped: impl FnMut(&mut Live<'_>, LiveWatch) -> Result<bool, PutBackError>,
+) -> Result<Vec<LiveWatch>, PutBackError> {
+    let mut stripped = Vec::new();
+    for &watch in live.watches {
+        let is_ours = match watch::rm_watch(live.group, watch.wd) {
+            Ok(()) => true,
+            Err(Errno::EINVAL) => was_stripped(live, watch)?,
+            Err(errno) => return Err(failed("inotify_rm_watch")(errno)),
+        };
+        if is_ours {
+            stripped.push(watch);
+        }
+        drain_into(live.group, basket).map_err(failed("read"))?;
+    }
+    // Of watches that are not ours to put back there are none left, so nothing comes any more.
+    drain_into(live.group, basket).map_err(failed("read"))?;
+    Ok(stripped)
 }
 
-impl Sentinel {
-    fn new(watches: &[LiveWatch<'_>]) -> Result<Self, Errno> {
-        let group = watch::init()?;
-        for LiveWatch { wd, mask, target } in watches {
-            // It must hear more than one event.
-            let mask = Mask((mask.0 | libc::IN_IGNORED) & !libc::IN_ONESHOT);
-            watch::set_next_wd(group.as_fd(), *wd)?;
-            watch::add_watch_on(group.as_fd(), target, mask)?;
-        }
-        Ok(Self { group })
-    }
+/// Where the dumper's own events are, among them the ends of watches that it removed.
+fn own_and_ends(basket: &dyn Basket, stripped: &[LiveWatch]) -> Vec<usize> {
+    let heard = record::first_heard(basket.bytes(), basket.began(Phase::Stripping));
+    let ends = stripped.iter().filter_map(|it| heard.get(&it.wd)?.ended);
+    ends.chain(own(basket)).collect()
+}
 
-    /// Whether all it heard is in what the other group got in the same time and before.
-    fn compare(&self, late: &[u8]) -> Result<Window, Errno> {
-        let heard = super::drain(self.group.as_fd())?;
-        if late.ends_with(&heard) {
-            return Ok(Window::Quiet);
+/// Gives a stripped and empty group its queue, its watches and its cursor.
+fn restore(
+    live: &mut Live<'_>,
+    stripped: &[LiveWatch],
+    basket: &mut dyn Basket,
+    sentinel: Option<&mut Sentinel>,
+) -> Result<(), PutBackError> {
+    let queue = whole(basket, own_and_ends(basket, stripped), usize::MAX);
+    let wds: Vec<Wd> = stripped.iter().map(|watch| watch.wd).collect();
+    basket.set_final(&queue, &wds).map_err(failed("journal"))?;
+    basket.enter(Phase::Rebuilding);
+    rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+    basket.enter(Phase::Attaching);
+    attach(live, stripped, (basket.next_wd(), sentinel))
+}
+
+/// Attaches watches, the oldest first, and sets the cursor. One that cannot be attached does not keep
+/// the others from it.
+fn attach(
+    live: &mut Live<'_>,
+    watches: &[LiveWatch],
+    (next_wd, mut sentinel): (Option<Wd>, Option<&mut Sentinel>),
+) -> Result<(), PutBackError> {
+    let mut result = Ok(());
+    for &watch in watches.iter().rev() {
+        let wd = watch.wd;
+        if let Err(errno) = attach_one(live, watch, sentinel.as_deref_mut()) {
+            result = result.and(Err(PutBackError::Attach { wd, errno }));
         }
-        let n_events = record::parse(&heard).map_or(0, |records| records.len());
-        Ok(Window::Heard { n_events })
     }
+    if let Some(wd) = next_wd {
+        cursor::set(live.group, wd).map_err(failed("INOTIFY_IOC_SETNEXTWD"))?;
+    }
+    result
+}
+
+fn attach_one(
+    live: &mut Live<'_>,
+    LiveWatch { wd, mask }: LiveWatch,
+    mut sentinel: Option<&mut Sentinel>,
+) -> Result<(), Errno> {
+    let mut has_ended = || sentinel.as_mut().map(|it| it.has_ended(wd)).transpose();
+    let ended = has_ended()?;
+    let target = if ended == Some(true) {
+        None
+    } else {
+        live.targets.open(wd)?
+    };
+    if let Some(target) = target {
+        watch::attach(live.group, wd, mask, &target)?;
+        return sentinel.map_or(Ok(()), |sentinel| sentinel.leave(wd));
+    }
+    if has_ended()? == Some(false) {
+        return Err(Errno::ENOENT);
+    }
+    // It has ended with what it was on, as the subject has to be told.
+    Probe::new()?.end(live.group, wd)
 }
 
 /// Does what a dumper had left to do that was killed between the beginning of [`take`] and the
 /// end of [`put_back`]: the group has its queue and its watches again.
 ///
-/// `watches` are those that the group had when the journal was made, in the order of fdinfo then.
+/// `live` has the watches that the group had when the journal was made, in the order of fdinfo then.
 /// The subject must not have run meanwhile.
 ///
 /// # Errors
 ///
 /// What failed; the journal is as good as before.
-pub fn recover(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    journal: &mut Journal,
-) -> Result<(), PutBackError> {
+pub fn recover(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBackError> {
     let Some((queue, wds)) = journal.final_state().map_err(PutBackError::Read)? else {
-        recover_next_wd(group, watches, journal)?;
-        take(group, journal).map_err(failed("read"))?;
-        return put_back(group, watches, journal).map(drop);
+        return recover_taken(live, journal);
     };
     let wds: HashSet<Wd> = wds.into_iter().collect();
-    let is_final = |watch: &&LiveWatch<'_>| wds.contains(&watch.wd);
-    let watches: Vec<_> = watches.iter().filter(is_final).copied().collect();
+    let mut watches = live.watches.to_vec();
+    watches.retain(|watch| wds.contains(&watch.wd));
     if journal.phase().map_err(PutBackError::Read)? == Phase::Rebuilding {
         // The group has no watch of the subject, and what it holds is scaffolding.
-        super::drain(group).map_err(failed("read"))?;
-        return restore(group, &watches, &queue, journal);
+        super::drain(live.group).map_err(failed("read"))?;
+        rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+        journal.enter(Phase::Attaching);
     }
-    let there = wds_of(group).map_err(PutBackError::Read)?;
-    let missing = |watch: &&LiveWatch<'_>| !there.contains(&watch.wd);
-    let missing: Vec<_> = watches.iter().filter(missing).copied().collect();
-    attach(group, &missing, journal.next_wd())
+    let there = wds_of(live.group).map_err(PutBackError::Read)?;
+    watches.retain(|watch| !there.contains(&watch.wd));
+    attach(live, &watches, (journal.next_wd(), None))
+}
+
+/// What was read is not yet, or only in part, put together.
+fn recover_taken(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBackError> {
+    recover_next_wd(live, journal)?;
+    take(live.group, journal).map_err(failed("read"))?;
+    if own(journal).len() * record::HEADER == journal.bytes().len() {
+        return Ok(());
+    }
+    let mut lost = Vec::new();
+    for watch in live.watches {
+        let wd = watch.wd;
+        let target = live.targets.open(wd);
+        if target
+            .map_err(|errno| PutBackError::Attach { wd, errno })?
+            .is_none()
+        {
+            lost.push(wd);
+        }
+    }
+    refuse_lost(live.group, &lost)?;
+    let lost: HashSet<Wd> = lost.into_iter().collect();
+    let heard = record::first_heard(journal.bytes(), journal.began(Phase::Stripping));
+    journal.enter(Phase::Stripping);
+    let stripped = strip(live, journal, |_, watch| {
+        // A watch ends by itself with what it is on, or by firing.
+        let Some((end, first)) = heard
+            .get(&watch.wd)
+            .and_then(|it| Some((it.ended?, it.first)))
+        else {
+            return Ok(false);
+        };
+        let has_fired = watch.mask.0 & libc::IN_ONESHOT != 0 && first != end;
+        Ok(!lost.contains(&watch.wd) && !has_fired)
+    })?;
+    restore(live, &stripped, journal, None)
 }
 
 /// A dumper may have died when it had made a watch to find the cursor, and had not noted its wd.
 ///
 /// The subject was stopped, so a watch is the dumper's that ended since and is not among those
 /// that the subject had.
-fn recover_next_wd(
-    group: BorrowedFd<'_>,
-    watches: &[LiveWatch<'_>],
-    journal: &mut Journal,
-) -> Result<(), PutBackError> {
-    drain_into(group, journal).map_err(failed("read"))?;
-    let known: HashSet<Wd> = watches.iter().map(|watch| watch.wd).collect();
+fn recover_next_wd(live: &Live<'_>, journal: &mut Journal) -> Result<(), PutBackError> {
+    drain_into(live.group, journal).map_err(failed("read"))?;
+    let known: HashSet<Wd> = live.watches.iter().map(|watch| watch.wd).collect();
     let began = journal.began(Phase::Probing);
     let found = record::find_ignored(journal.bytes(), began, |wd| !known.contains(&wd));
     if let (None, Some((_, wd))) = (journal.next_wd(), found) {

@@ -105,7 +105,8 @@ pub(super) struct Step<'a> {
 pub(super) struct Plan<'a> {
     pub(super) steps: Vec<Step<'a>>,
     pub(super) n_records: usize,
-    /// How many records lie before the overflow event, if there is one.
+    /// How many records lie before the overflow event, if there is one. A queue that is full to the
+    /// last event and has none gets one behind it.
     pub(super) overflow: Option<usize>,
     head: Option<Record<'a>>,
     wds: HashSet<Wd>,
@@ -115,17 +116,24 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a queue.
-    pub(super) fn new(queue: &'a [u8]) -> Result<Self, RebuildError> {
+    /// Plans a queue of a group with this limit.
+    pub(super) fn new(queue: &'a [u8], limit: usize) -> Result<Self, RebuildError> {
         let records = record::parse(queue)?;
         let overflow = find_overflow(&records)?;
+        // The event that overflows a queue comes on top of the limit.
+        let events = records.len();
+        if events - usize::from(overflow.is_some_and(|at| at + 1 == events)) > limit {
+            return Err(RebuildError::TooLong { events, limit });
+        }
+        let overflow = overflow.or((events == limit).then_some(limit));
         check_adjacent(&records)?;
+        let executed = opened_to_execute(&records);
         let mut steps = Vec::with_capacity(records.len());
         let mut rest = records.as_slice();
         let mut end = 0;
         while !rest.is_empty() {
             let before_overflow = overflow.is_some_and(|at| rest[0].index < at);
-            let step = step(&records, rest, before_overflow)?;
+            let step = step(rest, before_overflow, executed[rest[0].index])?;
             end += rest[..step.n_events]
                 .iter()
                 .map(|it| it.size)
@@ -150,6 +158,7 @@ impl<'a> Plan<'a> {
     /// Two wds that neither the queue nor `avoid` has.
     pub(super) fn unused_wds(&self, avoid: &[Wd]) -> [Wd; 2] {
         let highest_first = (1..=i32::MAX).rev().filter_map(Wd::new);
+        let avoid: HashSet<&Wd> = avoid.iter().collect();
         let mut unused = highest_first.filter(|wd| !self.wds.contains(wd) && !avoid.contains(wd));
         let mut next = || {
             unused
@@ -300,11 +309,12 @@ fn check_adjacent(records: &[Record<'_>]) -> Result<(), RebuildError> {
     Ok(())
 }
 
-/// Plans the first record of `rest`, and those that come with it.
+/// Plans the first record of `rest`, and those that come with it. An open is `executed` if it is that
+/// of an execve(2).
 fn step<'a>(
-    records: &[Record<'a>],
     rest: &[Record<'a>],
     before_overflow: bool,
+    executed: bool,
 ) -> Result<Step<'a>, RebuildError> {
     let record = rest[0];
     let next = rest.get(1);
@@ -342,7 +352,7 @@ fn step<'a>(
         return Ok(one(Act::MoveSelf(wd)));
     }
     let inode = record.inode();
-    if let Some(touch) = touch_of(records, &record) {
+    if let Some(touch) = touch_of(&record, executed) {
         if inode == Inode::Dir && matches!(touch, Touch::CloseWrite | Touch::ModifyAttrib) {
             return Err(no_recipe());
         }
@@ -380,14 +390,14 @@ fn end_of(record: &Record<'_>) -> Option<End> {
     }
 }
 
-fn touch_of(records: &[Record<'_>], record: &Record<'_>) -> Option<Touch> {
+fn touch_of(record: &Record<'_>, executed: bool) -> Option<Touch> {
     const MODIFY_ATTRIB: u32 = libc::IN_MODIFY | libc::IN_ATTRIB;
     Some(match record.kind() {
         libc::IN_ACCESS => Touch::Access,
         libc::IN_MODIFY => Touch::Modify,
         libc::IN_ATTRIB => Touch::Attrib,
         MODIFY_ATTRIB => Touch::ModifyAttrib,
-        libc::IN_OPEN if opens_in_a_row(records, record) % 2 == 1 => Touch::OpenToExecute,
+        libc::IN_OPEN if executed => Touch::OpenToExecute,
         libc::IN_OPEN => Touch::Open,
         libc::IN_CLOSE_WRITE => Touch::CloseWrite,
         libc::IN_CLOSE_NOWRITE => Touch::CloseNowrite,
@@ -395,16 +405,18 @@ fn touch_of(records: &[Record<'_>], record: &Record<'_>) -> Option<Touch> {
     })
 }
 
-/// How many equal events lie right before this one.
+/// Which records are opens by execve(2).
 ///
 /// Equal opens do not merge if one of two neighbours is that of an execve(2); so they alternate.
-/// Which of them was first nobody can read; it decides only whether an open that follows merges.
-fn opens_in_a_row(records: &[Record<'_>], record: &Record<'_>) -> usize {
-    records[..record.index]
-        .iter()
-        .rev()
-        .take_while(|earlier| record.merges_into(earlier))
-        .count()
+/// Which of them was first nobody can read; it decides only whether an open that follows merges. A
+/// plain one last is the usual: most files are opened plainly, and a script is by what runs it, behind
+/// its execve(2).
+fn opened_to_execute(records: &[Record<'_>]) -> Vec<bool> {
+    let mut executed = vec![false; records.len()];
+    for (at, pair) in records.windows(2).enumerate().rev() {
+        executed[at] = pair[1].merges_into(&pair[0]) && !executed[at + 1];
+    }
+    executed
 }
 
 /// The other half of a rename, if `next` is that of `from`.
@@ -457,7 +469,7 @@ mod tests {
 
     /// One word a step: the act, the inode of its watch, the events it makes.
     fn describe(queue: &[u8]) -> String {
-        let plan = match Plan::new(queue) {
+        let plan = match Plan::new(queue, 100) {
             Ok(plan) => plan,
             Err(error) => return error.to_string(),
         };
@@ -522,7 +534,7 @@ mod tests {
             (0x3, None),
             (0x1000_0002, None),
         ] {
-            let error = Plan::new(&encode(1, mask, 0, name)).unwrap_err();
+            let error = Plan::new(&encode(1, mask, 0, name), 100).unwrap_err();
             assert!(error.to_string().ends_with(NO_RECIPE), "{mask:#x}: {error}");
         }
         check(
@@ -554,7 +566,7 @@ mod tests {
             (1, 0x40, 9, Some(b"a")),
             (1, 0x80, 9, Some(b"b")),
         ]);
-        assert_eq!(Plan::new(&queue).unwrap().parted, [(0, 2)]);
+        assert_eq!(Plan::new(&queue, 100).unwrap().parted, [(0, 2)]);
     }
 
     #[test]
@@ -566,7 +578,7 @@ mod tests {
             (1, 0x8000, 0, None),
             OVERFLOW,
         ]);
-        let plan = Plan::new(&queue).unwrap();
+        let plan = Plan::new(&queue, 100).unwrap();
         assert_eq!(plan.parted, [(0, 1)]);
         let doomed: Vec<bool> = plan.steps.iter().map(|step| step.doomed).collect();
         assert_eq!(doomed, [true, false, true, false]);

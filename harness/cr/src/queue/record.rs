@@ -155,17 +155,23 @@ pub(super) fn first_heard(queue: &[u8], from: usize) -> HashMap<Wd, Heard> {
     }
 }
 
-/// The queue without the events without names that lie at these bytes.
-pub(super) fn without(queue: &[u8], mut removed: Vec<usize>) -> Vec<u8> {
-    removed.sort_unstable();
-    let mut rest = Vec::with_capacity(queue.len());
-    let mut from = 0;
-    for at in removed {
-        rest.extend_from_slice(&queue[from..at]);
-        from = at + HEADER;
+/// The bytes at which events without a name lie, of one watch, at or behind the byte `from`.
+pub(super) fn of_watch(queue: &[u8], from: usize, wd: Wd) -> Vec<usize> {
+    let mut places = Vec::new();
+    let mut events = Events::new(queue.get(from..).unwrap_or_default());
+    loop {
+        let at = from + events.offset();
+        match events.next() {
+            Some(Ok(event)) if event.wd == Some(wd) && event.name.is_empty() => places.push(at),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return places,
+        }
     }
-    rest.extend_from_slice(&queue[from..]);
-    rest
+}
+
+/// How many events there are.
+pub(super) fn count(queue: &[u8]) -> usize {
+    Events::new(queue).map_while(Result::ok).count()
 }
 
 /// As [`find`], an `IN_IGNORED` whose wd is wanted; and that wd.
@@ -178,13 +184,6 @@ pub(super) fn find_ignored(
     let at = find(queue, from, is_wanted)?;
     let event = Events::new(&queue[at..]).next()?.ok()?;
     Some((at, event.wd?))
-}
-
-/// Removes the first `IN_IGNORED` of the wd at or behind the byte `from`.
-pub(super) fn remove_ignored(queue: &mut Vec<u8>, from: usize, wd: Wd) {
-    if let Some((at, _)) = find_ignored(queue, from, |it| it == wd) {
-        queue.drain(at..at + HEADER);
-    }
 }
 
 /// The bytes of one event as read(2) on a group returns them.
@@ -237,14 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_one_watch_is_taken_out() {
-        let before = encode(1, 0x8000, 0, None);
+    fn the_events_of_one_watch_are_found() {
+        let end = encode(1, 0x8000, 0, None);
         let rest = [encode(2, 0x8000, 0, None), encode(1, 0x20, 0, Some(b"n"))].concat();
-        let mut queue = [&before[..], &rest, &before].concat();
-        remove_ignored(&mut queue, 16, Wd::new(1).unwrap());
-        assert_eq!(queue, [&before[..], &rest].concat());
-        remove_ignored(&mut queue, 16, Wd::new(1).unwrap());
-        assert_eq!(queue.len(), 64);
-        assert_eq!(length_of_events(&[&queue[..], &[0; 40]].concat()), 64);
+        let queue = [&end[..], &rest, &end].concat();
+        let wd = Wd::new(1).unwrap();
+        assert_eq!(of_watch(&queue, 0, wd), [0, 64]);
+        assert_eq!(of_watch(&queue, 16, wd), [64]);
+        assert_eq!(of_watch(&queue, 999, wd), []);
+        assert_eq!(count(&queue), 4);
+        assert_eq!(length_of_events(&[&queue[..], &[0; 40]].concat()), 80);
     }
 }

@@ -21,8 +21,13 @@ use super::plan::Inode;
 use super::record;
 use crate::sys::{raw, tmpfs, watch};
 
-/// Accepted by inotify_add_watch(2), and selects no event: fdinfo shows mask 0.
-const HARMLESS: u32 = libc::IN_IGNORED;
+/// Selects nothing.
+const HARMLESS: u32 = watch::NO_EVENT.0;
+
+const NO_SPACE: Called<Wd> = Err(Reason::Call {
+    call: "inotify_add_watch",
+    errno: Errno::ENOSPC,
+});
 
 /// Where renames come from and go to: a directory that nothing watches.
 pub(super) const ASIDE: &str = "aside";
@@ -39,6 +44,8 @@ pub(super) struct Scratch<'g> {
     root: OwnedFd,
     holders: HashMap<Wd, Holder>,
     n_names: usize,
+    /// How often an inode was asked for.
+    n_uses: usize,
     witness: Witness,
 }
 
@@ -50,6 +57,8 @@ pub(super) struct Holder {
     /// A tmpfs of its own, if the watch is to end by an unmount.
     mount: Option<OwnedFd>,
     mask: u32,
+    /// When it was asked for last.
+    used: usize,
     children: HashMap<Vec<u8>, Inode>,
 }
 
@@ -68,6 +77,7 @@ impl<'g> Scratch<'g> {
             root: new_root()?,
             holders: HashMap::new(),
             n_names: 0,
+            n_uses: 0,
             witness: Witness::default(),
         })
     }
@@ -91,7 +101,9 @@ impl<'g> Scratch<'g> {
         (inode, doomed): (Inode, bool),
         may_drop: bool,
     ) -> Called<()> {
-        if let Some(holder) = self.holders.get(&wd) {
+        self.n_uses += 1;
+        if let Some(holder) = self.holders.get_mut(&wd) {
+            holder.used = self.n_uses;
             if holder.inode == inode && (!doomed || holder.mount.is_some()) {
                 return Ok(());
             }
@@ -106,18 +118,33 @@ impl<'g> Scratch<'g> {
             inode,
             mount: call("fsmount", mount)?,
             mask: HARMLESS,
+            used: self.n_uses,
             children: HashMap::new(),
         };
         let dir = holder.dir(&self.root);
         call("mknodat", make(dir, holder.name.as_bytes(), inode))?;
-        call("INOTIFY_IOC_SETNEXTWD", watch::set_next_wd(self.group, wd))?;
-        let got = holder.set_mask(&self.root, self.group, HARMLESS)?;
+        let mut got = holder.begin(&self.root, self.group, wd);
+        // The user has as many watches as he may. What is dropped comes back when it is asked for.
+        while may_drop && got == NO_SPACE && self.drop_oldest()? {
+            got = holder.begin(&self.root, self.group, wd);
+        }
+        let got = got?;
         if got != wd {
             call("inotify_rm_watch", watch::rm_watch(self.group, got))?;
             return Err(Reason::WdTaken { got: got.number() });
         }
         self.holders.insert(wd, holder);
         Ok(())
+    }
+
+    /// Drops the watch that was not asked for for longest; false if there is none that can be spared:
+    /// a rename takes two.
+    fn drop_oldest(&mut self) -> Called<bool> {
+        let oldest = self.holders.iter().min_by_key(|(_, holder)| holder.used);
+        match oldest.map(|(wd, holder)| (*wd, holder.used)) {
+            Some((wd, used)) if used + 1 < self.n_uses => self.remove_watch(wd).map(|()| true),
+            Some(_) | None => Ok(false),
+        }
     }
 
     pub(super) fn is_held(&self, wd: Wd) -> bool {
@@ -273,6 +300,12 @@ impl Holder {
     /// Of a child, relative to the directory that the inode's own name is relative to.
     pub(super) fn path(&self, child: &[u8]) -> Vec<u8> {
         [self.name.as_bytes(), b"/", child].concat()
+    }
+
+    /// Makes the watch.
+    fn begin(&mut self, root: &OwnedFd, group: BorrowedFd<'_>, wd: Wd) -> Called<Wd> {
+        call("INOTIFY_IOC_SETNEXTWD", watch::set_next_wd(group, wd))?;
+        self.set_mask(root, group, HARMLESS)
     }
 
     fn set_mask(&mut self, root: &OwnedFd, group: BorrowedFd<'_>, mask: u32) -> Called<Wd> {

@@ -17,11 +17,6 @@ use crate::sys::fanotify::{Target, fanotify_mark};
 use crate::sys::{descriptor, handle, path, raw, watch};
 use crate::{fanotify, queue};
 
-/// What stands for a mask without an event, which the call does not take.
-const NO_EVENT: u32 = 0x8000;
-/// `IN_MASK_CREATE`: refuse to change a watch that is there already.
-const CREATE: u32 = 0x1000_0000;
-
 /// Permission marks of fanotify groups, which are asked for last.
 pub(super) type Arming = Vec<(usize, fanotify::restore::Restored)>;
 
@@ -124,12 +119,7 @@ fn attach(
         })?;
         watch::set_next_wd(group, wd).context("ioctl", "INOTIFY_IOC_SETNEXTWD")?;
     }
-    let mask = if watch.mask == 0 {
-        NO_EVENT
-    } else {
-        watch.mask
-    };
-    let mask = Mask(mask | CREATE);
+    let mask = watch::to_attach(Mask(watch.mask));
     let made = match targets.ghosts.get(watch.place) {
         Some(ghost) => watch::add_watch_on(group, ghost, mask),
         None if targets.is_named(watch.place) => targets.watch_by_name(group, watch.place, mask)?,

@@ -10,6 +10,33 @@ use nix::errno::Errno;
 use super::path::c_path;
 use super::raw;
 
+/// Selects no event: accepted by inotify_add_watch(2), and fdinfo shows mask 0. No event can be selected
+/// by this bit.
+pub const NO_EVENT: Mask = Mask(libc::IN_IGNORED);
+
+/// What to ask inotify_add_watch(2) for to get a new watch that has this mask in fdinfo. A second watch of
+/// one inode would be an update of the first, so that is refused.
+#[must_use]
+pub fn to_attach(mask: Mask) -> Mask {
+    let mask = if mask.0 == 0 { NO_EVENT } else { mask };
+    Mask(mask.0 | libc::IN_MASK_CREATE)
+}
+
+/// Adds a watch under this number, with the mask that fdinfo is to show.
+///
+/// # Errors
+///
+/// The errno of the calls; `EBUSY` if the number is taken, and then there is no watch more.
+pub fn attach(group: BorrowedFd<'_>, wd: Wd, mask: Mask, target: impl AsFd) -> Result<(), Errno> {
+    set_next_wd(group, wd)?;
+    let got = add_watch_on(group, target, to_attach(mask))?;
+    if got == wd {
+        return Ok(());
+    }
+    rm_watch(group, got)?;
+    Err(Errno::EBUSY)
+}
+
 /// inotify_init1(2). The descriptor is close-on-exec and does not block.
 ///
 /// # Errors

@@ -1,17 +1,19 @@
 //! A live group whose queue is taken and put back, undisturbed and disturbed.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
-use cr::LossKind;
-use cr::queue::{Basket, LiveWatch, Memory, Phase, Window, drain, put_back, take};
+use cr::queue::{Live, LiveWatch, Memory, PutBackError, Targets, Window, drain, put_back, take};
 use cr::sys::watch;
 use fsnotify::inotify::Mask;
 use fsnotify::{Wd, fdinfo};
 use libtest_mimic::{Completion, Failed, Trial};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::Mode;
 
 use crate::equal::difference;
 use crate::random::Dice;
@@ -24,23 +26,30 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_live_group_is_the_same_after_its_queue_was_taken",
             undisturbed,
         ),
-        Trial::test(
-            "an_event_in_the_window_is_declared_and_one_before_it_is_kept",
-            disturbed,
-        ),
         Trial::test("an_empty_queue_is_not_put_back", empty),
         Trial::ignorable_test("a_live_group_may_have_more_watches_than_events", many),
     ]
 }
 
-/// A group with watches of many kinds, and unread events.
-struct Live {
-    tree: Tree,
-    targets: Vec<OwnedFd>,
-    watches: Vec<(Wd, Mask)>,
+/// What watches are on, by their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Open(pub(crate) HashMap<Wd, OwnedFd>);
+
+impl Targets for Open {
+    fn open(&mut self, wd: Wd) -> Result<Option<OwnedFd>, Errno> {
+        let target = self.0.get(&wd).map(OwnedFd::try_clone).transpose();
+        Ok(target.expect("a descriptor more"))
+    }
 }
 
-impl Live {
+/// A group with watches of many kinds, and unread events.
+struct Busy {
+    tree: Tree,
+    targets: Open,
+    watches: Vec<LiveWatch>,
+}
+
+impl Busy {
     fn new(seed: u64) -> Result<Self, Errno> {
         let dice = Dice::new(seed);
         let mut tree = Tree::new()?;
@@ -57,7 +66,7 @@ impl Live {
         }
         let mut live = Self {
             tree,
-            targets: Vec::new(),
+            targets: Open::default(),
             watches: Vec::new(),
         };
         live.find_targets()?;
@@ -72,8 +81,11 @@ impl Live {
             match by_inode.get(&(watch.sdev.0, watch.ino.0)) {
                 Some(path) => {
                     let target = open(&path[..], OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-                    self.targets.push(target);
-                    self.watches.push((watch.wd, watch.mask));
+                    self.targets.0.insert(watch.wd, target);
+                    self.watches.push(LiveWatch {
+                        wd: watch.wd,
+                        mask: watch.mask,
+                    });
                 }
                 None => watch::rm_watch(self.tree.group(), watch.wd)?,
             }
@@ -81,15 +93,13 @@ impl Live {
         Ok(())
     }
 
-    fn watches(&self) -> Vec<LiveWatch<'_>> {
-        let watches = self.watches.iter().zip(&self.targets);
-        watches
-            .map(|(&(wd, mask), target)| LiveWatch {
-                wd,
-                mask,
-                target: target.as_fd(),
-            })
-            .collect()
+    fn put_back(&mut self, basket: &mut Memory) -> Result<Window, PutBackError> {
+        let mut live = Live {
+            group: self.tree.group.as_fd(),
+            watches: &self.watches,
+            targets: &mut self.targets,
+        };
+        put_back(&mut live, basket)
     }
 
     fn fdinfo(&self) -> String {
@@ -135,12 +145,12 @@ fn next_wd() -> Result<(), Failed> {
 
 fn undisturbed() -> Result<(), Failed> {
     for seed in 0..20 {
-        let live = Live::new(seed)?;
-        let group = live.tree.group();
+        let mut live = Busy::new(seed)?;
         let before = live.fdinfo();
         let mut basket = Memory::default();
-        let taken = take(group, &mut basket)?;
-        let window = put_back(group, &live.watches(), &mut basket)?;
+        let taken = take(live.tree.group(), &mut basket)?;
+        let window = live.put_back(&mut basket)?;
+        let group = live.tree.group();
         if window != Window::Quiet {
             return Err(format!("seed {seed}: nothing happened, yet {window:?}").into());
         }
@@ -163,98 +173,6 @@ fn undisturbed() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Does something to a watched file when a phase begins.
-struct Disturbance<'a> {
-    basket: Memory,
-    at: Phase,
-    file: &'a OwnedFd,
-}
-
-impl Basket for Disturbance<'_> {
-    fn room(&mut self, size: usize) -> Result<&mut [u8], Errno> {
-        self.basket.room(size)
-    }
-
-    fn add(&mut self, size: usize) {
-        self.basket.add(size);
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.basket.bytes()
-    }
-
-    fn enter(&mut self, phase: Phase) {
-        if phase == self.at {
-            fchmod(self.file, Mode::S_IRWXU).unwrap();
-        }
-        self.basket.enter(phase);
-    }
-
-    fn began(&self, phase: Phase) -> usize {
-        self.basket.began(phase)
-    }
-
-    fn set_next_wd(&mut self, wd: Wd) {
-        self.basket.set_next_wd(wd);
-    }
-
-    fn next_wd(&self) -> Option<Wd> {
-        self.basket.next_wd()
-    }
-
-    fn set_final(&mut self, queue: &[u8], watches: &[Wd]) -> Result<(), Errno> {
-        self.basket.set_final(queue, watches)
-    }
-}
-
-fn disturbed() -> Result<(), Failed> {
-    let phases = [
-        Phase::Draining,
-        Phase::Probing,
-        Phase::Stripping,
-        Phase::Rebuilding,
-    ];
-    for at in phases.into_iter().chain([Phase::Attaching]) {
-        let file: OwnedFd = tempfile::tempfile()?.into();
-        let group = watch::init()?;
-        let group = group.as_fd();
-        let mask = Mask(libc::IN_ATTRIB | libc::IN_MODIFY);
-        let wd = watch::add_watch_on(group, &file, mask)?;
-        nix::unistd::write(&file, b"x")?;
-        let watches = [LiveWatch {
-            wd,
-            mask,
-            target: file.as_fd(),
-        }];
-        let basket = Memory::default();
-        let mut basket = Disturbance {
-            basket,
-            at,
-            file: &file,
-        };
-        take(group, &mut basket)?;
-        let window = put_back(group, &watches, &mut basket)?;
-        let queue = drain(group)?;
-        let kinds: Vec<u32> = crate::equal::events(&queue)
-            .iter()
-            .map(|it| it.mask)
-            .collect();
-        let expected = if at <= Phase::Stripping {
-            // The watch was on, so the event is kept.
-            (Window::Quiet, vec![libc::IN_MODIFY, libc::IN_ATTRIB])
-        } else {
-            (Window::Heard { n_events: 1 }, vec![libc::IN_MODIFY])
-        };
-        if (window, &kinds) != (expected.0, &expected.1) {
-            return Err(format!("{at:?}: {window:?} {kinds:x?}, not {expected:x?}").into());
-        }
-        let declared = window.loss("fd 3").map(|loss| loss.kind);
-        let is_heard = window != Window::Quiet;
-        assert_eq!(declared, is_heard.then_some(Ok(LossKind::WindowHeard)));
-    }
-    Ok(())
-}
-
 /// Watches of which nothing is known stay as they are.
 fn empty() -> Result<(), Failed> {
     let file = tempfile::tempfile()?;
@@ -266,31 +184,43 @@ fn empty() -> Result<(), Failed> {
         (taken.queue.len(), taken.next_wd.map(Wd::number)),
         (0, Ok(2))
     );
-    assert_eq!(put_back(group.as_fd(), &[], &mut basket)?, Window::Quiet);
+    let mut live = Live {
+        group: group.as_fd(),
+        watches: &[],
+        targets: &mut Open::default(),
+    };
+    assert_eq!(put_back(&mut live, &mut basket)?, Window::Quiet);
     watch::rm_watch(group.as_fd(), wd)?;
     Ok(())
+}
+
+/// Paths of what watches are on.
+#[derive(Debug, Default)]
+struct Paths(HashMap<Wd, PathBuf>);
+
+impl Targets for Paths {
+    fn open(&mut self, wd: Wd) -> Result<Option<OwnedFd>, Errno> {
+        open(&self.0[&wd], OFlag::O_PATH, Mode::empty()).map(Some)
+    }
 }
 
 /// The ends of as many watches would overflow the queue, were they not read in between.
 fn many() -> Result<Completion, Failed> {
     let n_watches = cr::queue::limit()? + 100;
-    let (_, hard) = cr::sys::descriptor::raise_file_limit()?;
-    if hard < u64::try_from(n_watches)? + 100 {
-        return Ok(Completion::ignored_with(format!(
-            "{hard} descriptors at most"
-        )));
-    }
     let directory = tempfile::tempdir()?;
     let group = watch::init()?;
     let group = group.as_fd();
-    let mut targets = Vec::new();
+    let mask = Mask(libc::IN_ATTRIB);
+    let mut paths = Paths::default();
+    let mut watches = Vec::new();
     for n in 0..n_watches {
         let path = directory.path().join(n.to_string());
         std::fs::write(&path, "")?;
-        let target = open(&path, OFlag::O_PATH, Mode::empty())?;
-        let mask = Mask(libc::IN_ATTRIB);
-        match watch::add_watch_on(group, &target, mask) {
-            Ok(wd) => targets.push((wd, mask, target)),
+        match watch::add_watch(group, path.as_os_str().as_bytes(), mask) {
+            Ok(wd) => {
+                watches.push(LiveWatch { wd, mask });
+                paths.0.insert(wd, path);
+            }
             Err(errno @ Errno::ENOSPC) => {
                 return Ok(Completion::ignored_with(format!(
                     "inotify_add_watch: {errno}"
@@ -301,20 +231,17 @@ fn many() -> Result<Completion, Failed> {
     }
     let path = directory.path().join("0");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    let watches: Vec<LiveWatch<'_>> = targets
-        .iter()
-        .rev()
-        .map(|(wd, mask, target)| LiveWatch {
-            wd: *wd,
-            mask: *mask,
-            target: target.as_fd(),
-        })
-        .collect();
+    watches.reverse();
     let fdinfo = format!("/proc/self/fdinfo/{}", group.as_raw_fd());
     let info = std::fs::read(&fdinfo)?;
     let mut basket = Memory::default();
     take(group, &mut basket)?;
-    let window = put_back(group, &watches, &mut basket)?;
+    let mut live = Live {
+        group,
+        watches: &watches,
+        targets: &mut paths,
+    };
+    let window = put_back(&mut live, &mut basket)?;
     // A group of ours with as many watches listened.
     assert_eq!(window, Window::Quiet, "of {n_watches} watches");
     assert!(std::fs::read(&fdinfo)? == info, "fdinfo is another");

@@ -10,6 +10,7 @@ mod live;
 mod random;
 mod tree;
 mod user;
+mod window;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = kinds::trials();
     trials.extend(live::trials());
+    trials.extend(window::trials());
     trials.extend(random::trials());
     let trials = user::trials(permitted, trials);
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -1,19 +1,19 @@
 //! What is done with places when all of them are found: the ghosts are copied, and those of watches
-//! are opened again.
+//! are opened again, each when it is needed.
 
 use std::os::fd::OwnedFd;
 
-use fsnotify::Sdev;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::super::content::{self, Store};
-use super::super::error::{DumpError, DumpErrorKind};
+use super::super::error::DumpError;
 use super::super::files::Held;
 use super::super::{grounds, keepers, parents};
-use super::{Places, Search, duplicate, relative};
-use crate::image::{Image, LossRecord, Object, PlaceKind, Text, Watch};
-use crate::sys::path;
+use super::{Places, Search, relative};
+use crate::image::{Image, LossRecord, Object, PlaceKind, Text};
+use crate::sys::{descriptor, path};
 
 impl Places {
     /// Copies what is needed to make removed inodes and names again.
@@ -55,31 +55,14 @@ impl Places {
         Ok(())
     }
 
-    /// Opens the place of each watch with `O_PATH`.
-    pub(in crate::dump) fn reopen_all(
-        &mut self,
-        image: &Image,
-        held: &[Held],
-        watches: &[Watch],
-    ) -> Result<Vec<OwnedFd>, DumpError> {
-        let each = watches.iter().map(|watch| {
-            let found = self.reopen(image, held, watch.place)?;
-            let inode = &image.inodes[image.places[watch.place as usize].inode as usize];
-            let sdev = Sdev(inode.sdev);
-            let (major, minor) = (sdev.major(), sdev.minor());
-            let ino = inode.ino;
-            let lost = || DumpError::new("", DumpErrorKind::NoPath { ino, major, minor });
-            found.ok_or_else(lost)
-        });
-        each.collect()
-    }
-
-    fn reopen(
+    /// Opens a place with `O_PATH`; none if nothing leads there any more. A failure that has another
+    /// cause is one.
+    pub(in crate::dump) fn reopen(
         &mut self,
         image: &Image,
         held: &[Held],
         place: u32,
-    ) -> Result<Option<OwnedFd>, DumpError> {
+    ) -> Result<Option<OwnedFd>, Errno> {
         let place = &image.places[place as usize];
         let inode = &image.inodes[place.inode as usize];
         if place.kind() == PlaceKind::Named
@@ -87,6 +70,11 @@ impl Places {
         {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let opened = openat(&self.root, &*path, flags, Mode::empty());
+            if let Err(errno) = opened
+                && is_shortage(errno)
+            {
+                return Err(errno);
+            }
             let is_it = |file: &OwnedFd| {
                 let stat = path::stat(file, c"");
                 stat.is_ok_and(|it| it.ino == inode.ino && self.sdev(&it) == inode.sdev)
@@ -96,10 +84,14 @@ impl Places {
             }
         }
         if let Some(held) = holders(image, held, place.inode).next() {
-            return duplicate(&held.file).map(Some);
+            return descriptor::duplicate_above(&held.file, 0).map(Some);
         }
-        let handle = self.handles[place.inode as usize];
-        Ok(handle.and_then(|handle| self.open_handle((inode.sdev, inode.ino), &handle)))
+        let Some(handle) = self.handles[place.inode as usize] else {
+            return Ok(None);
+        };
+        // Who cannot open a file more is told so here, and not that there is no such file.
+        drop(descriptor::duplicate_above(&self.root, 0)?);
+        Ok(self.open_handle((inode.sdev, inode.ino), &handle))
     }
 
     /// A name of an inode of which another name is gone; empty if there is only the handle.
@@ -140,6 +132,11 @@ fn named(error: DumpError, image: &Image, inode: u32) -> DumpError {
         Some(place) => error.at(&format!("ghost {}", Text(&place.path))),
         None => error,
     }
+}
+
+/// Whether something is lacking that has nothing to do with what was opened.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
 }
 
 /// Descriptions of an inode.
