@@ -28,6 +28,7 @@ mod restore;
 mod run;
 mod saboteur;
 mod show;
+mod signals;
 mod welcome;
 
 /// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.

@@ -20,6 +20,20 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     owned(fd)
 }
 
+/// pidfd_send_signal(2) of `SIGKILL`: no other process can have got its number meanwhile.
+///
+/// # Errors
+///
+/// The errno of the call: `ESRCH` when it has ended.
+pub fn pidfd_kill(pidfd: impl AsFd) -> Result<(), Errno> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers, and no siginfo.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, none, 0) };
+    Errno::result(returned).map(drop)
+}
+
 /// pidfd_getfd(2): our own descriptor, close-on-exec, of the same open file description.
 ///
 /// # Errors

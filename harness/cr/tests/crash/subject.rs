@@ -66,9 +66,20 @@ impl Subject {
     }
 
     pub(crate) fn kill(&mut self) -> Result<(), Failed> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        let ended = self.child.kill().and_then(|()| self.child.wait().map(drop));
+        match ended {
+            // A dump has killed it, and who waits for all children has waited for it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ECHILD)) => {
+                Ok(())
+            }
+            ended => Ok(ended?),
+        }
+    }
+
+    /// Whether a dump has killed it.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        stat.map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
     }
 
     /// Kills it, and starts another that stops in its place.
