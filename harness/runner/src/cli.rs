@@ -22,6 +22,7 @@ mod generate;
 mod ledger;
 mod list;
 mod probe;
+mod program;
 mod record;
 mod recover;
 mod restore;

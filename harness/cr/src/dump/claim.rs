@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -18,7 +20,7 @@ use super::recover::{self, LetGo, Recovered};
 use super::stop::{self, Fate, Stopped};
 use super::tree::Scope;
 use super::{Afterwards, Dump, DumpOptions, Ghosts, group, in_own_directory, park, queues};
-use crate::image::{Image, Writer};
+use crate::image::{Image, Object, Writer};
 use crate::sys::path;
 use crate::{Loss, LossKind};
 
@@ -113,6 +115,7 @@ impl Claim {
         group::refuse_waiting(&dump.image, &dump.held)?;
         if runs_on {
             queues::refuse_for_good(&dump.image, &dump.held)?;
+            refuse_few_descriptors(&dump.image)?;
         } else {
             stop::refuse_undying(&dump.image.pids())?;
         }
@@ -208,6 +211,28 @@ impl Drop for Claim {
         // The next one at this place removes it otherwise.
         let _ = self.record.remove();
     }
+}
+
+/// Descriptors that a queue is put back with, besides one for each watch of the group.
+const SPARE: usize = 32;
+
+/// To put a queue back takes a descriptor for each watch of the group. Who may not have so many is told
+/// before anything is taken.
+fn refuse_few_descriptors(image: &Image) -> Result<(), DumpError> {
+    let watches = image.files.iter().map(|file| match &file.object {
+        Some(Object::Inotify(group)) => group.watches.len(),
+        _ => 0,
+    });
+    let failed = |error: &std::io::Error| DumpError::io("readdir", "/proc/self/fd", error);
+    let open = std::fs::read_dir("/proc/self/fd").map_err(|error| failed(&error))?;
+    let needed = open.count() + watches.max().unwrap_or(0) + SPARE;
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|errno| DumpError::on("getrlimit", "RLIMIT_NOFILE", errno))?;
+    if limit < needed as u64 {
+        let operand = format!("{needed} descriptors");
+        return Err(DumpError::on("open", operand, Errno::EMFILE));
+    }
+    Ok(())
 }
 
 /// Signals by which a user, or the machine, tells a dumper to end.

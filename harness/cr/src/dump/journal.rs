@@ -146,8 +146,10 @@ pub(super) fn refuse_other(context: &Context, journal: &Journal) -> Result<(), D
     // A watch that ends by itself leaves an event.
     let is_other = lacks_all && journal.bytes().is_empty();
     if link != Path::new("anon_inode:inotify") || !has.iter().all(known) || is_other {
-        let what =
-            format!("fd {fd} of process {pid}, which has run since, is another group or none");
+        let what = format!(
+            "fd {fd} of process {pid}, which has run since, is another group or none: whoever removes \
+             this journal gives its events up"
+        );
         return Err(DumpError::new("", DumpErrorKind::Refused(what)));
     }
     Ok(())

@@ -176,7 +176,7 @@ pub fn release(parked: &Parked) {
     let Ok(pidfd) = inspect::pidfd_open(holder) else {
         return;
     };
-    if is_there(parked) && inspect::pidfd_kill(&pidfd).is_ok() {
+    if is_there(parked) && inspect::pidfd_signal(&pidfd, Signal::SIGKILL).is_ok() {
         // A holder that the kernel does not end in time ends later.
         let _ = raw::readable(pidfd.as_raw_fd(), END_LIMIT_MS);
     }

@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -23,8 +24,9 @@ pub(super) const SUFFIX: &str = ".dump";
 /// Most bytes that are read: a line for each of a million descriptors.
 const MOST_BYTES: u64 = 1 << 28;
 
-/// Another holds the lock of a file that he has removed: so often is another one tried.
-const MOST_TRIES: u32 = 100;
+/// How long those may take to end that a dumper has forked which was killed, and which have its lock.
+const LIMIT: Duration = Duration::from_secs(10);
+const POLL_MS: u8 = 2;
 
 /// The record of this process, locked.
 #[derive(Debug)]
@@ -66,8 +68,16 @@ impl Record {
     pub(super) fn lock(image: &Path) -> Result<Self, DumpError> {
         let path = sibling(image, SUFFIX);
         let name = path.display().to_string();
-        let failed = |error: &io::Error| DumpError::io("open", &name, error);
-        for _ in 0..MOST_TRIES {
+        let failed = |error: io::Error| DumpError::io("open", &name, &error);
+        let refused = |what: &str| {
+            let place = image.display().to_string();
+            Err(DumpError::new(
+                place,
+                DumpErrorKind::Refused(what.to_owned()),
+            ))
+        };
+        let deadline = Instant::now() + LIMIT;
+        loop {
             let file = OpenOptions::new()
                 .read(true)
                 .append(true)
@@ -75,34 +85,53 @@ impl Record {
                 .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path)
-                .map_err(|error| failed(&error))?;
-            match file.try_lock() {
+                .map_err(failed)?;
+            let found = file.metadata().map_err(failed)?;
+            if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_file() {
+                return refused("the record of a dump there is another user's");
+            }
+            let mut record = Self {
+                path: path.clone(),
+                file,
+            };
+            match record.file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    let what = "another dump or recovery is under way there".to_owned();
-                    return Err(DumpError::new(
-                        image.display().to_string(),
-                        DumpErrorKind::Refused(what),
-                    ));
+                    let is_over = record.has_ended()? && Instant::now() < deadline;
+                    if !is_over {
+                        return refused("another dump or recovery is under way there");
+                    }
+                    let _ = nix::poll::poll(&mut [], POLL_MS);
+                    continue;
                 }
                 Err(TryLockError::Error(error)) => {
                     return Err(DumpError::io("flock", &name, &error));
                 }
             }
-            let found = file.metadata().map_err(|error| failed(&error))?;
-            if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_file() {
-                let what = "of another user".to_owned();
-                return Err(DumpError::new(&*name, DumpErrorKind::Refused(what)));
-            }
             // Whoever held the lock may have removed the file meanwhile.
             let is_there = fs::symlink_metadata(&path)
                 .is_ok_and(|it| (it.dev(), it.ino()) == (found.dev(), found.ino()));
             if is_there {
-                return Ok(Self { path, file });
+                return Ok(record);
+            }
+            if Instant::now() > deadline {
+                return refused("others dump there without end");
             }
         }
-        let what = "others dump there without end".to_owned();
-        Err(DumpError::new(name, DumpErrorKind::Refused(what)))
+    }
+
+    /// Whether the dumper whose record it is has ended: then a process holds the lock that it has
+    /// forked, and that is about to end.
+    fn has_ended(&mut self) -> Result<bool, DumpError> {
+        let text = self.text()?;
+        let words: Vec<&str> = text.lines().next().unwrap_or_default().split(' ').collect();
+        let number = |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok());
+        let (Some(pid), Some(start)) = (number(WORDS), number(WORDS + 1)) else {
+            return Ok(false);
+        };
+        let is_here = Standpoint::of(&words[..WORDS].join(" ")).place()? == Place::Here;
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(0));
+        Ok(is_here && has_ended(pid, start).unwrap_or(false))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -111,21 +140,13 @@ impl Record {
 
     /// What the dumper had noted whose record it was.
     pub(super) fn read(&mut self) -> Result<Noted, DumpError> {
-        let mut bytes = Vec::new();
-        let mut read = || -> io::Result<()> {
-            self.file.rewind()?;
-            (&self.file).take(MOST_BYTES).read_to_end(&mut bytes)?;
-            Ok(())
-        };
         let name = self.path.display().to_string();
-        read().map_err(|error| DumpError::io("read", &name, &error))?;
-        // A line that was not written whole announced nothing that was done.
-        let end = bytes.iter().rposition(|&byte| byte == b'\n');
-        let text = String::from_utf8_lossy(&bytes[..end.map_or(0, |end| end + 1)]).into_owned();
+        let text = self.text()?;
         let Some((head, lines)) = text.split_once('\n') else {
             return Ok(Noted::default());
         };
-        match Standpoint::of(head).place()? {
+        let place: Vec<&str> = head.split(' ').take(WORDS).collect();
+        match Standpoint::of(&place.join(" ")).place()? {
             Place::Here => {}
             Place::BeforeBoot => return Ok(Noted::default()),
             Place::Elsewhere => return Err(elsewhere(&name)),
@@ -134,12 +155,29 @@ impl Record {
             .ok_or_else(|| DumpError::new(name, DumpErrorKind::Text("record of a dump".to_owned())))
     }
 
-    /// Makes it that of a dump that begins.
+    /// All lines that were written whole: one that was not announced nothing that was done.
+    fn text(&mut self) -> Result<String, DumpError> {
+        let mut bytes = Vec::new();
+        let mut read = || -> io::Result<()> {
+            self.file.rewind()?;
+            (&self.file).take(MOST_BYTES).read_to_end(&mut bytes)?;
+            Ok(())
+        };
+        let name = self.path.display().to_string();
+        read().map_err(|error| DumpError::io("read", name, &error))?;
+        let end = bytes.iter().rposition(|&byte| byte == b'\n');
+        bytes.truncate(end.map_or(0, |end| end + 1));
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Makes it that of a dump by this process, which begins.
     pub(super) fn begin(&mut self) -> Result<(), DumpError> {
+        let failed = |error| DumpError::io("write", self.path.display().to_string(), &error);
+        let (own, place) = (Pid::this(), Standpoint::own()?.0);
+        let head = format!("{place} {own} {}\n", began(own).map_err(failed)?);
         let begun = self.file.set_len(0);
-        let head = format!("{}\n", Standpoint::own()?.0);
-        let begun = begun.and_then(|()| self.file.write_all(head.as_bytes()));
-        begun.map_err(|error| DumpError::io("write", self.path.display().to_string(), &error))
+        let begun = begun.and_then(|()| (&self.file).write_all(head.as_bytes()));
+        begun.map_err(failed)
     }
 
     fn note(&mut self, lines: &str) -> Result<(), DumpError> {

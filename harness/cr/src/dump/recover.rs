@@ -104,21 +104,22 @@ pub(super) fn here(
         }
     }
     for &(pid, start) in noted.stopped.iter().rev() {
-        let number = Pid::from_raw(pid);
-        let ended = has_ended(number, start)
-            .map_err(|error| DumpError::io("read", format!("/proc/{pid}/stat"), &error))?;
+        let process = Pid::from_raw(pid);
         let outcome = match let_go {
-            _ if ended => Outcome::Gone { pid },
-            LetGo::Stay => Outcome::LeftStopped { pid },
-            LetGo::GoOn => {
-                stop::go_on(number, start);
-                Outcome::WentOn { pid }
+            LetGo::GoOn if stop::go_on(process, start)? => Outcome::WentOn { pid },
+            LetGo::Stay if !has_ended(process, start).map_err(of_stat(pid))? => {
+                Outcome::LeftStopped { pid }
             }
+            LetGo::GoOn | LetGo::Stay => Outcome::Gone { pid },
         };
         let journal = record.path().to_owned();
         recovered.push(Recovered { journal, outcome });
     }
     Ok(recovered)
+}
+
+fn of_stat(pid: i32) -> impl Fn(io::Error) -> DumpError {
+    move |error| DumpError::io("read", format!("/proc/{pid}/stat"), &error)
 }
 
 /// All but to let the subjects go on.
@@ -256,10 +257,9 @@ fn recover_one(
 /// its process stands still yet.
 fn set_back(noted: &Descriptor) -> Result<Option<Outcome>, DumpError> {
     let &Descriptor { pid, fd, .. } = noted;
-    let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
     let process = Pid::from_raw(pid);
-    if has_ended(process, noted.began).map_err(of_stat)?
-        || !stop::is_stopped(process).map_err(of_stat)?
+    if has_ended(process, noted.began).map_err(of_stat(pid))?
+        || !stop::is_stopped(process).map_err(of_stat(pid))?
     {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use super::journal::began;
 use super::locks::Locks;
 use super::record::{self, Record};
 use super::tree::{self, Scope};
+use crate::sys::inspect;
 
 /// How long a process may take to stop.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -25,9 +27,10 @@ const MOST_ANCESTORS: u32 = 1 << 22;
 /// `PF_KTHREAD`, in the ninth field of /proc/PID/stat.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
-/// Processes that we have stopped, and when they began.
+/// Processes that we have stopped, by descriptors: to let them go on takes nothing that may be
+/// missing then.
 #[derive(Debug, Default)]
-pub(super) struct Stopped(Vec<(Pid, u64)>);
+pub(super) struct Stopped(Vec<OwnedFd>);
 
 impl Stopped {
     /// Stops a process and, unless it is wanted alone, its descendants. Each is locked, and noted in
@@ -66,10 +69,12 @@ impl Stopped {
         }
         refuse_traced(pid)?;
         locks.take(pid)?;
+        let pidfd = inspect::pidfd_open(pid)
+            .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
         record.stop(pid, start)?;
-        self.0.push((pid, start));
-        kill(pid, Signal::SIGSTOP)
-            .map_err(|errno| DumpError::on("kill", pid.to_string(), errno))?;
+        let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
+        self.0.push(pidfd);
+        stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))?;
         let deadline = Instant::now() + LIMIT;
         while !is_stopped(pid).map_err(of_stat)? {
             refuse_traced(pid)?;
@@ -88,19 +93,35 @@ impl Stopped {
 
     /// Lets all go on, the children first.
     pub(super) fn go_on(&mut self) {
-        for (pid, start) in self.0.drain(..).rev() {
-            go_on(pid, start);
+        for pidfd in self.0.drain(..).rev() {
+            // It may be gone, which is as good.
+            let _ = inspect::pidfd_signal(&pidfd, Signal::SIGCONT);
         }
     }
 }
 
-/// Lets a process go on, if it is stopped and is the one that began then. It may be gone, which is as
-/// good.
-pub(super) fn go_on(pid: Pid, start: u64) {
-    let is_it = began(pid).is_ok_and(|began| began == start);
-    if is_it && states(pid).is_ok_and(|states| states.iter().any(|(_, state)| *state == 'T')) {
-        let _ = kill(pid, Signal::SIGCONT);
+/// Lets a process go on, if it is stopped and is the one that began then; whether it is there.
+pub(super) fn go_on(pid: Pid, start: u64) -> Result<bool, DumpError> {
+    let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
+    let pidfd = match inspect::pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::ESRCH) => return Ok(false),
+        Err(errno) => return Err(DumpError::on("pidfd_open", pid.to_string(), errno)),
+    };
+    if record::has_ended(pid, start).map_err(of_stat)? {
+        return Ok(false);
     }
+    if states(pid)
+        .map_err(of_stat)?
+        .iter()
+        .any(|(_, state)| *state == 'T')
+    {
+        match inspect::pidfd_signal(&pidfd, Signal::SIGCONT) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(DumpError::on("pidfd_send_signal", pid.to_string(), errno)),
+        }
+    }
+    Ok(true)
 }
 
 /// Kills processes, of which the first is the main one, last: no other is there without it.
@@ -215,8 +236,11 @@ pub(super) fn is_stopped(pid: Pid) -> io::Result<bool> {
 pub(super) fn states(pid: Pid) -> io::Result<Vec<(i32, char)>> {
     let folder = format!("/proc/{pid}/task");
     let mut states = Vec::new();
-    for entry in fs::read_dir(&folder)? {
-        let name = entry?.file_name();
+    // One descriptor at a time: there may be no more.
+    let names: Vec<_> = fs::read_dir(&folder)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<_>>()?;
+    for name in names {
         let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };

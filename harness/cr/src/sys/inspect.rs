@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// pidfd_open(2).
@@ -20,17 +21,17 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     owned(fd)
 }
 
-/// pidfd_send_signal(2) of `SIGKILL`: no other process can have got its number meanwhile.
+/// pidfd_send_signal(2): no other process can have got its number meanwhile.
 ///
 /// # Errors
 ///
 /// The errno of the call: `ESRCH` when it has ended.
-pub fn pidfd_kill(pidfd: impl AsFd) -> Result<(), Errno> {
+pub fn pidfd_signal(pidfd: impl AsFd, signal: Signal) -> Result<(), Errno> {
     let pidfd = pidfd.as_fd().as_raw_fd();
     let none = std::ptr::null::<libc::siginfo_t>();
+    let signal = signal as libc::c_int;
     // SAFETY: plain numbers, and no siginfo.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, none, 0) };
+    let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
     Errno::result(returned).map(drop)
 }
 
