@@ -22,12 +22,14 @@ mod generate;
 mod ledger;
 mod list;
 mod probe;
+mod program;
 mod record;
 mod recover;
 mod restore;
 mod run;
 mod saboteur;
 mod show;
+mod signals;
 mod welcome;
 
 /// Tests checkpoint/restore of inotify and fanotify: what an engine loses, and what it makes up.

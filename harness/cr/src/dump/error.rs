@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use fsnotify::counted;
 use nix::errno::Errno;
@@ -36,6 +37,16 @@ pub enum DumpErrorKind {
     Fanotify(Refusal),
     /// A process that cannot be stopped, since it waits for a permission listener's answer.
     Waiting(Waiting),
+    /// What cannot be a subject, or a place that is in use; in words.
+    Refused(String),
+    /// The caller blocks this signal, which came before anything was taken.
+    Interrupted(i32),
+    /// A failure behind the reading of fanotify queues, which nothing fills again, and files of what
+    /// was read.
+    Lost {
+        error: Box<DumpError>,
+        files: Vec<PathBuf>,
+    },
     /// A queue that was taken could not be given back.
     NotPutBack(String),
     /// A text of /proc that is not understood.
@@ -119,6 +130,16 @@ impl fmt::Display for DumpError {
             ),
             DumpErrorKind::Fanotify(refusal) => refusal.fmt(f),
             DumpErrorKind::Waiting(waiting) => waiting.fmt(f),
+            DumpErrorKind::Refused(what) => f.write_str(what),
+            DumpErrorKind::Interrupted(signal) => write!(f, "interrupted by signal {signal}"),
+            DumpErrorKind::Lost { error, files } => {
+                let files: Vec<_> = files.iter().map(|it| it.display().to_string()).collect();
+                let files = files.join(", ");
+                write!(
+                    f,
+                    "{error}; unread fanotify events cannot be given back, and are in {files}"
+                )
+            }
             DumpErrorKind::NotPutBack(why) => write!(f, "queue not put back: {why}"),
             DumpErrorKind::Text(text) => write!(f, "not understood: {text}"),
             DumpErrorKind::Call {

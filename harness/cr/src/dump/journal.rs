@@ -1,7 +1,8 @@
-//! Journals of a dump, and what to do about those of a dumper that was killed.
+//! Journals of a dump.
 //!
 //! While events are read, they are kept in `IMAGE.journal-PID-FD` beside the image: the group's
-//! process, its descriptor and its watches, and the events. [`recover`] gives them back.
+//! process, its descriptor and its watches, and the events. [`recover`](super::recover()) gives those
+//! of a dumper back that was killed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,36 +11,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use fsnotify::Wd;
-use fsnotify::fdinfo::{Body, Group, Kind, Level};
+use fsnotify::event::inotify::EVENT_SIZE;
+use fsnotify::fdinfo::{self, Body, Group, Kind, Level};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
-use super::{DumpOptions, boot_id, tree};
+use super::record::{self, Standpoint};
+use super::{DumpOptions, tree};
 use crate::image::{Image, Owner};
-use crate::queue::{self, Journal, Live, LiveWatch, Targets};
-use crate::sys::handle::with_own_directory;
-use crate::sys::path;
-use crate::sys::{descriptor, inspect};
-
-/// A journal that was found, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovered {
-    pub journal: PathBuf,
-    pub outcome: Outcome,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The group has its queue and its watches again.
-    PutBack { pid: i32, fd: i32 },
-    /// Nothing had been read yet.
-    Untouched,
-    /// The process is gone.
-    Gone { pid: i32 },
-}
+use crate::queue::{Basket, Journal, LiveWatch, Phase, Targets};
+use crate::sys::{descriptor, watch};
 
 /// Makes the journal of a group.
 pub(super) fn create(
@@ -51,17 +35,39 @@ pub(super) fn create(
     let failed = |error: io::Error| DumpError::io("journal", &name, &error);
     let began = began(group.pid).map_err(failed)?;
     let owner = owner.map_or_else(String::new, |it| format!(" {} {}", it.kind, it.pid));
-    let boot = boot_id();
-    let mut context = format!("{} {} {began} {boot}{owner}\n", group.pid, group.fd).into_bytes();
+    let (pid, fd, place) = (group.pid, group.fd, Standpoint::own()?.0);
+    let mut context = format!("{pid} {fd} {began} {place}{owner}\n").into_bytes();
     context.extend_from_slice(&group.info);
-    let journal = Journal::create(&path, &context).map_err(failed)?;
-    Ok((journal, path))
+    let unread = watch::unread(group.file.as_fd());
+    let unread = unread.map_err(|errno| DumpError::on("FIONREAD", "", errno))?;
+    let made = Journal::create(&path, &context).and_then(|mut journal| {
+        journal.reserve(room(unread, &group.info))?;
+        Ok(journal)
+    });
+    match made {
+        Ok(journal) => Ok((journal, path)),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                // Nothing is in it.
+                let _ = fs::remove_file(&path);
+            }
+            Err(failed(error))
+        }
+    }
+}
+
+/// What a journal may come to hold: once the watches are off, there must be room to get back. The
+/// queue is in it twice, the end of each watch, and the numbers of the watches.
+fn room(unread: usize, info: &[u8]) -> usize {
+    let lines = info.split(|&byte| byte == b'\n');
+    let n_watches = lines.filter(|line| line.starts_with(b"inotify wd")).count();
+    2 * (unread + n_watches * EVENT_SIZE) + n_watches * size_of::<i32>()
 }
 
 /// Between the name of the image and the numbers of process and descriptor.
-const JOURNAL: &str = ".journal-";
+pub(super) const JOURNAL: &str = ".journal-";
 
-fn sibling(image: &Path, suffix: &str) -> PathBuf {
+pub(super) fn sibling(image: &Path, suffix: &str) -> PathBuf {
     let mut path = image.as_os_str().to_owned();
     path.push(suffix);
     path.into()
@@ -77,99 +83,6 @@ pub(crate) fn began(pid: Pid) -> io::Result<u64> {
     field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without starttime"))
 }
 
-/// Puts right what dumpers left behind that were killed while they wrote this image: the subjects
-/// have their queues again, and what is no image goes.
-///
-/// The subjects must not have run since; they are left stopped, as they were found.
-///
-/// # Errors
-///
-/// The first thing that failed. Its journal is kept.
-pub fn recover(image: &Path, options: &DumpOptions) -> Result<Vec<Recovered>, DumpError> {
-    let image = &path::absolute(image);
-    let directory = match image.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let failed =
-        |error: io::Error| DumpError::io("readdir", directory.display().to_string(), &error);
-    let name = image.file_name().unwrap_or_default().to_os_string();
-    let name = name.into_encoded_bytes();
-    let mut recovered = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let file_name = entry.file_name().into_encoded_bytes();
-        let Some(suffix) = file_name.strip_prefix(&name[..]) else {
-            continue;
-        };
-        let path = entry.path();
-        let on = |error: io::Error| DumpError::io("journal", path.display().to_string(), &error);
-        if suffix.starts_with(JOURNAL.as_bytes()) {
-            let outcome = recover_one(&path, options)?;
-            fs::remove_file(&path).map_err(on)?;
-            let journal = path;
-            recovered.push(Recovered { journal, outcome });
-        } else if is_unfinished(suffix) {
-            fs::remove_file(&path).map_err(on)?;
-        }
-    }
-    Ok(recovered)
-}
-
-/// `.PID.tmp` of an image whose writer is gone (`Image::write`).
-fn is_unfinished(suffix: &[u8]) -> bool {
-    let pid = suffix
-        .strip_prefix(b".")
-        .and_then(|it| it.strip_suffix(b".tmp"));
-    let pid = pid.and_then(|it| std::str::from_utf8(it).ok()?.parse::<i32>().ok());
-    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError> {
-    let name = path.display().to_string();
-    let failed = |error: io::Error| DumpError::io("journal", &name, &error);
-    let Some(mut journal) = Journal::open(path).map_err(failed)? else {
-        return Ok(Outcome::Untouched);
-    };
-    let Context {
-        pid,
-        fd,
-        start,
-        boot,
-        owner,
-        info,
-    } = context(journal.context())
-        .ok_or_else(|| DumpError::new(&*name, DumpErrorKind::Text("journal".to_owned())))?;
-    if boot != boot_id() || began(pid).ok() != Some(start) {
-        return Ok(Outcome::Gone { pid: pid.as_raw() });
-    }
-    let pidfd = inspect::pidfd_open(pid)
-        .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
-    let group = inspect::pidfd_getfd(&pidfd, fd)
-        .map_err(|errno| DumpError::on("pidfd_getfd", fd.to_string(), errno))?;
-    let options = DumpOptions {
-        only_groups: true,
-        ..options.clone()
-    };
-    with_own_directory(|| {
-        let mut found = Found::new(pid, &info, &options)?;
-        let mut live = Live {
-            group: group.as_fd(),
-            watches: &found.watches,
-            targets: &mut found.targets,
-        };
-        queue::recover(&mut live, &mut journal)
-            .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
-    })
-    .map_err(|errno| DumpError::on("unshare", "", errno))?
-    .map_err(|error| error.at(&name))?;
-    if let Some(owner) = owner {
-        set_owner(&group, owner).map_err(|error| error.at(&name))?;
-    }
-    let pid = pid.as_raw();
-    Ok(Outcome::PutBack { pid, fd })
-}
-
 /// Gives a group the owner that it had. One that is gone is told nothing.
 pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> {
     match descriptor::set_owner(group, owner.kind, owner.pid) {
@@ -178,26 +91,25 @@ pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> 
     }
 }
 
-/// What is written before the events.
-struct Context {
-    pid: Pid,
-    fd: i32,
-    /// When the process began, in ticks since the boot; and in which boot.
-    start: u64,
-    boot: String,
-    owner: Option<Owner>,
-    /// fdinfo of the group.
-    info: Vec<u8>,
+/// Whose group a journal is of.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) pid: Pid,
+    pub(super) fd: i32,
+    pub(super) began: u64,
+    pub(super) standpoint: Standpoint,
+    pub(super) owner: Option<Owner>,
+    /// fdinfo.
+    pub(super) info: Vec<u8>,
 }
 
-fn context(bytes: &[u8]) -> Option<Context> {
+pub(super) fn context(bytes: &[u8]) -> Option<Context> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
     let pid = Pid::from_raw(words.next()?.parse().ok()?);
     let fd = words.next()?.parse().ok()?;
-    let start = words.next()?.parse().ok()?;
-    // Empty where the kernel does not tell.
-    let boot = words.next()?.to_owned();
+    let began = words.next()?.parse().ok()?;
+    let place: Vec<&str> = words.by_ref().take(record::WORDS).collect();
     let owner = match (words.next(), words.next()) {
         (Some(kind), Some(pid)) => Some(Owner {
             kind: kind.parse().ok().filter(|kind| (0..=2).contains(kind))?,
@@ -208,10 +120,47 @@ fn context(bytes: &[u8]) -> Option<Context> {
     Some(Context {
         pid,
         fd,
-        start,
-        boot,
+        began,
+        standpoint: Standpoint::of(&place.join(" ")),
         owner,
         info: bytes[end + 1..].to_vec(),
+    })
+}
+
+/// Refuses a descriptor that is not of the group any more: of a process that has run since, and has
+/// something else there. Watches may be missing that a dumper has removed, or that ended with their
+/// files; none can have come.
+pub(super) fn refuse_other(context: &Context, journal: &Journal) -> Result<(), DumpError> {
+    let (pid, fd) = (context.pid, context.fd);
+    let path = format!("/proc/{pid}/fdinfo/{fd}");
+    let info = fs::read(&path).map_err(|error| DumpError::io("read", &path, &error))?;
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
+    let (had, has) = (watches(&context.info)?, watches(&info)?);
+    let known = |watch: &fdinfo::Watch| {
+        had.iter()
+            .any(|it| (it.wd, it.ino, it.sdev) == (watch.wd, watch.ino, watch.sdev))
+    };
+    let phase = journal.phase();
+    let phase = phase.map_err(|error| DumpError::io("read", "journal", &error))?;
+    let lacks_all = has.is_empty() && !had.is_empty() && phase < Phase::Stripping;
+    // A watch that ends by itself leaves an event.
+    let is_other = lacks_all && journal.bytes().is_empty();
+    if link != Path::new("anon_inode:inotify") || !has.iter().all(known) || is_other {
+        let what = format!(
+            "fd {fd} of process {pid}, which has run since, is another group or none: whoever removes \
+             this journal gives its events up"
+        );
+        return Err(DumpError::new("", DumpErrorKind::Refused(what)));
+    }
+    Ok(())
+}
+
+fn watches(info: &[u8]) -> Result<Vec<fdinfo::Watch>, DumpError> {
+    let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient)
+        .map_err(|error| DumpError::new("", DumpErrorKind::Text(error.to_string())))?;
+    Ok(match parsed.body {
+        Body::Inotify { watches } => watches,
+        Body::Unstated | Body::Fanotify { .. } => Vec::new(),
     })
 }
 
@@ -232,13 +181,13 @@ pub fn check_journal(bytes: &[u8]) {
 }
 
 /// The watches that a group had, and a way to each.
-struct Found {
-    watches: Vec<LiveWatch>,
-    targets: FoundTargets,
+pub(super) struct Found {
+    pub(super) watches: Vec<LiveWatch>,
+    pub(super) targets: FoundTargets,
 }
 
 #[derive(Debug)]
-struct FoundTargets {
+pub(super) struct FoundTargets {
     image: Image,
     held: Vec<Held>,
     places: Places,
@@ -246,13 +195,8 @@ struct FoundTargets {
 }
 
 impl Found {
-    fn new(pid: Pid, info: &[u8], options: &DumpOptions) -> Result<Self, DumpError> {
-        let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient)
-            .map_err(|error| DumpError::new("", DumpErrorKind::Text(error.to_string())))?;
-        let watches = match parsed.body {
-            Body::Inotify { watches } => watches,
-            Body::Fanotify { .. } | Body::Unstated => Vec::new(),
-        };
+    pub(super) fn new(pid: Pid, info: &[u8], options: &DumpOptions) -> Result<Self, DumpError> {
+        let watches = watches(info)?;
         let mut image = Image {
             processes: tree::processes(pid, tree::Scope::Alone)?,
             only_groups: true,
@@ -267,7 +211,7 @@ impl Found {
             // A watch may have ended with its inode.
             by_wd.extend(place.map(|place| (watch.wd, place)));
         }
-        let live = |watch: &fsnotify::fdinfo::Watch| LiveWatch {
+        let live = |watch: &fdinfo::Watch| LiveWatch {
             wd: watch.wd,
             mask: watch.mask,
         };

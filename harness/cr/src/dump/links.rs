@@ -10,8 +10,10 @@
 //! any other a new file with its content takes the name. A directory cannot be linked at all, nor
 //! can what is in a directory that is gone itself: these are kept in silence.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -19,6 +21,7 @@ use super::declare;
 use super::error::DumpError;
 use super::files::{Held, is_removed};
 use super::places::Places;
+use super::record::Record;
 use crate::image::{Content, Image, Inode, LINK, MarkKind, Object, PlaceKind};
 use crate::restore::inode::{Rights, Writing, create, set_attributes};
 use crate::restore::{RestoreError, RestoreErrorKind};
@@ -59,7 +62,7 @@ impl Links {
         &mut self,
         image: &mut Image,
         (held, places): (&[Held], &Places),
-        content: Option<&Content>,
+        (content, mut record): (Option<&Content>, Option<&mut Record>),
     ) -> Result<(), DumpError> {
         for index in 0..image.places.len() {
             let place = &image.places[index];
@@ -71,7 +74,8 @@ impl Links {
             let Some(holder) = holder.filter(|_| is_removed(place.kind()) && !is_directory) else {
                 continue;
             };
-            self.link(image, (index, &held[holder]), (held, places), content)
+            let with = (content, record.as_deref_mut());
+            self.link(image, (index, &held[holder]), (held, places), with)
                 .map_err(|error| error.at(&held[holder].place))?;
         }
         Ok(())
@@ -82,7 +86,7 @@ impl Links {
         image: &mut Image,
         (index, holder): (usize, &Held),
         (held, places): (&[Held], &Places),
-        content: Option<&Content>,
+        with: (Option<&Content>, Option<&mut Record>),
     ) -> Result<(), DumpError> {
         let place = &image.places[index];
         if place.parent.is_some() {
@@ -104,7 +108,7 @@ impl Links {
             let last = path::c_path(last.unwrap_or_default()).map_err(failed)?;
             path::stat(&folder, &last).is_err()
         };
-        let Some(name) = self.name(image, (index, holder), folder, content)? else {
+        let Some(name) = self.name(image, (index, holder), folder, with)? else {
             return Ok(());
         };
         image.places[index].link = name.into_bytes();
@@ -128,20 +132,34 @@ impl Links {
         image: &Image,
         (index, holder): (usize, &Held),
         folder: OwnedFd,
-        content: Option<&Content>,
+        (content, mut record): (Option<&Content>, Option<&mut Record>),
     ) -> Result<Option<CString>, DumpError> {
         let inode = image.places[index].inode;
         let source = path::c_path(proc_path(&holder.file).as_os_str().as_encoded_bytes());
         let source = source.expect("no NUL in a number");
+        let shown = path::name_of(&folder).unwrap_or_default();
+        let shown = PathBuf::from(OsString::from_vec(shown));
         for n in 0..MOST_NAMES {
             let name = [LINK, n.to_string().as_bytes()].concat();
+            let path = shown.join(OsStr::from_bytes(&name));
             let name = CString::new(name).expect("no NUL in a number");
             let to = folder.as_raw_fd();
+            if path::stat(&folder, &name).is_ok() {
+                continue;
+            }
+            if let Some(record) = &mut record {
+                record.link(&path)?;
+            }
             let follow = libc::AT_SYMLINK_FOLLOW;
             let made = raw::linkat(libc::AT_FDCWD, &source, to, &name, follow);
             match made.map(drop) {
                 Ok(()) => {}
-                Err(Errno::EEXIST) => continue,
+                Err(Errno::EEXIST) => {
+                    if let Some(record) = &mut record {
+                        record.not_link(&path)?;
+                    }
+                    continue;
+                }
                 Err(Errno::EXDEV) => return Ok(None),
                 Err(Errno::ENOENT) if listens(image) => {
                     let what =

@@ -11,79 +11,83 @@
 //! that is a declared loss.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe2};
 
-use super::content::Store;
-use super::error::DumpError;
+use super::error::{DumpError, DumpErrorKind};
 use super::journal::began;
-use super::{Dump, DumpOptions, in_own_directory, recover};
 use crate::image::{Image, Parked};
 use crate::sys::{descriptor, inspect, raw, spawn};
-use crate::{Loss, LossKind};
 
-/// Parks a stopped process and its descendants, and writes an image that says where.
-///
-/// The caller, which has one thread, kills the subject afterwards.
-///
-/// # Errors
-///
-/// What cannot be parked or written, by name. The subject is then as it was.
-pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image, DumpError> {
-    recover(image_path, options)?;
-    // The rest ends here, and the thread that listens with it: the holder is forked of one thread.
-    let (mut image, held) = in_own_directory(|| {
-        let Dump { image, held, .. } = Dump::look(pid, options, Store::Nowhere)?;
-        Ok((image, held))
-    })?;
-    // What cannot be made again is not made again.
-    image.lost.clear();
-    if options.only_groups {
-        let reason = "what the process has open besides is closed at its end, which they hear";
-        super::declare(
-            &mut image,
-            Loss::new(LossKind::ClosedBesideParked, "parked groups", reason),
-        );
-    }
-    let files: Vec<OwnedFd> = held.into_iter().map(|held| held.file).collect();
-    image.parked = Some(hold(&files)?);
-    let written = image.write(image_path);
-    if let (Err(_), Some(parked)) = (&written, &image.parked) {
-        release(parked);
-    }
-    let name = || image_path.display().to_string();
-    written.map_err(|error| DumpError::io("write", name(), &error))?;
-    Ok(image)
+/// A holder that ends with this process until it is told to stay.
+#[derive(Debug)]
+pub(super) struct Holder {
+    parked: Parked,
+    /// What it waits for an end of.
+    tell: Option<fs::File>,
 }
 
-/// Starts the holder of these files.
-fn hold(files: &[OwnedFd]) -> Result<Parked, DumpError> {
-    let token = token().map_err(|error| DumpError::io("read", "/dev/urandom", &error))?;
-    let mark = memfd_create(mark_name(&token).as_str(), MFdFlags::MFD_CLOEXEC)
-        .map_err(|errno| DumpError::on("memfd_create", "", errno))?;
-    let forked = spawn::fork().map_err(|error| DumpError::io("clone3", "holder", &error))?;
-    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
-    let Some(holder) = forked else {
-        be_the_holder(&numbers, mark.as_raw_fd());
-    };
-    let failed = |error| DumpError::io("stat", "holder", &error);
-    let began = began(holder).map_err(failed)?;
-    Ok(Parked {
-        holder: holder.as_raw(),
-        began,
-        token,
-        mark: mark.as_raw_fd(),
-        files: numbers,
-    })
+impl Holder {
+    /// Starts the holder of these files. The caller has one thread.
+    pub(super) fn start(files: Vec<OwnedFd>) -> Result<Self, DumpError> {
+        let token = token().map_err(|error| DumpError::io("read", "/dev/urandom", &error))?;
+        let mark = memfd_create(mark_name(&token).as_str(), MFdFlags::MFD_CLOEXEC)
+            .map_err(|errno| DumpError::on("memfd_create", "", errno))?;
+        let (told, tell) =
+            pipe2(OFlag::O_CLOEXEC).map_err(|errno| DumpError::on("pipe2", "", errno))?;
+        let forked = spawn::fork().map_err(|error| DumpError::io("clone3", "holder", &error))?;
+        let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let Some(pid) = forked else {
+            be_the_holder(&numbers, mark.as_raw_fd(), told);
+        };
+        let mut holder = Self {
+            parked: Parked {
+                holder: pid.as_raw(),
+                began: 0,
+                token,
+                mark: mark.as_raw_fd(),
+                files: numbers,
+            },
+            tell: Some(tell.into()),
+        };
+        // If that fails it ends with the other end of its pipe.
+        let began = began(pid).map_err(|error| DumpError::io("stat", "holder", &error))?;
+        holder.parked.began = began;
+        Ok(holder)
+    }
+
+    pub(super) fn parked(&self) -> Parked {
+        self.parked.clone()
+    }
+
+    /// It is to outlive this process.
+    pub(super) fn keep(mut self) -> Result<(), DumpError> {
+        let mut tell = self.tell.take().expect("told once");
+        tell.write_all(b"k")
+            .map_err(|error| DumpError::io("write", "holder", &error))
+    }
 }
 
-/// The holder: keeps these descriptors until it is killed.
-fn be_the_holder(files: &[RawFd], mark: RawFd) -> ! {
-    let mut kept: Vec<RawFd> = files.iter().copied().chain([mark]).collect();
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if self.tell.take().is_some() {
+            let _ = waitpid(Pid::from_raw(self.parked.holder), None);
+        }
+    }
+}
+
+/// The holder: keeps these descriptors until it is killed, if it is told so.
+fn be_the_holder(files: &[RawFd], mark: RawFd, told: OwnedFd) -> ! {
+    let mut kept: Vec<RawFd> = files.to_vec();
+    kept.extend([mark, told.as_raw_fd()]);
     kept.sort_unstable();
     let mut next = 0;
     // None of these can fail in a way that matters: what stays open is closed at the end.
@@ -97,11 +101,52 @@ fn be_the_holder(files: &[RawFd], mark: RawFd) -> ! {
     let _ = nix::unistd::setsid();
     let _ = raw::chdir(c"/");
     let _ = nix::sys::prctl::set_name(c"notifreeze-hold");
+    // Whoever ends it by a signal that its parent put off does so.
+    let _ = SigSet::empty().thread_set_mask();
     // Whoever may restore need not be a parent of this process (Yama, ptrace_scope 1).
     let _ = spawn::allow_any_tracer();
+    let mut word = [0];
+    loop {
+        match nix::unistd::read(&told, &mut word) {
+            Ok(1) => break,
+            Err(Errno::EINTR) => {}
+            // Who started it is gone, and no image speaks of it.
+            _ => {
+                let _ = kill(Pid::this(), Signal::SIGKILL);
+            }
+        }
+    }
+    drop(told);
     loop {
         nix::unistd::pause();
     }
+}
+
+/// Refuses a place whose image speaks of groups that are parked: they would be out of reach.
+pub(super) fn refuse_occupied(image: &Path) -> Result<(), DumpError> {
+    let parked = Image::read(image).ok().and_then(|image| image.parked);
+    match parked.filter(is_there) {
+        None => Ok(()),
+        Some(Parked { holder, .. }) => {
+            let what = format!(
+                "its groups are parked in process {holder}, out of reach without this image: \
+                 restore them first, or end that process to let go of them"
+            );
+            let place = image.display().to_string();
+            Err(DumpError::new(place, DumpErrorKind::Refused(what)))
+        }
+    }
+}
+
+/// Removes an image of groups whose holder is gone: it ended with a dumper that was killed before it
+/// told it to stay.
+pub(super) fn remove_abandoned(image: &Path) -> Result<(), DumpError> {
+    let parked = Image::read(image).ok().and_then(|image| image.parked);
+    if parked.is_none_or(|parked| is_there(&parked)) {
+        return Ok(());
+    }
+    fs::remove_file(image)
+        .map_err(|error| DumpError::io("unlink", image.display().to_string(), &error))
 }
 
 /// Something that an image from elsewhere cannot know.
@@ -131,7 +176,7 @@ pub fn release(parked: &Parked) {
     let Ok(pidfd) = inspect::pidfd_open(holder) else {
         return;
     };
-    if is_there(parked) && inspect::pidfd_kill(&pidfd).is_ok() {
+    if is_there(parked) && inspect::pidfd_signal(&pidfd, Signal::SIGKILL).is_ok() {
         // A holder that the kernel does not end in time ends later.
         let _ = raw::readable(pidfd.as_raw_fd(), END_LIMIT_MS);
     }

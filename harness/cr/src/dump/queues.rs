@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fsnotify::event::inotify::Events;
 use fsnotify::inotify::Mask;
@@ -18,6 +18,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
+use super::unread::Unread;
 use super::{QueuePolicy, declare, journal};
 use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text, Watch};
 use crate::queue::{self, Basket, Journal, Live, LiveWatch, Memory, Targets, Window};
@@ -113,14 +114,6 @@ impl Taken {
             let taken = self.groups.last_mut().expect("pushed");
             take_one(image, taken, (group, own), policy).map_err(at)?;
         }
-        // Last: nothing puts these events back.
-        for (index, group) in held.iter().enumerate() {
-            if let Some(Object::Fanotify(state)) = &image.files[index].object {
-                let state = state.clone();
-                take_fanotify(image, index, state, (group, policy))
-                    .map_err(|error| error.at(&group.place))?;
-            }
-        }
         Ok(())
     }
 
@@ -159,6 +152,34 @@ impl Taken {
     }
 }
 
+/// Reads the queues of fanotify groups, which nothing fills again: what is read goes to files beside the
+/// image too, if it is written to one.
+pub(super) fn take_fanotify_queues(
+    image: &mut Image,
+    held: &[Held],
+    (policy, (files, image_path)): (QueuePolicy, (&mut Unread, Option<&Path>)),
+) -> Result<(), DumpError> {
+    for (index, group) in held.iter().enumerate() {
+        let Some(Object::Fanotify(state)) = &image.files[index].object else {
+            continue;
+        };
+        let state = state.clone();
+        let take = || {
+            refuse_unread(group, policy, 0)?;
+            if let (Some(path), bytes @ 1..) = (image_path, unread_bytes(group)?) {
+                files.announce(path, (group, bytes))?;
+            }
+            take_fanotify(image, index, state, group)?;
+            match &image.files[index].object {
+                Some(Object::Fanotify(state)) => files.tell(&state.unread),
+                _ => Ok(()),
+            }
+        };
+        take().map_err(|error| error.at(&group.place))?;
+    }
+    Ok(())
+}
+
 /// Takes the group's owner, whom every event would send a signal: those that the dump makes, too.
 fn hush(group: &Held) -> Result<(), DumpError> {
     descriptor::set_owner(&group.file, 0, 0)
@@ -173,7 +194,7 @@ fn forget(kept: Kept) -> Result<(), DumpError> {
     }
 }
 
-fn unread_bytes(group: &Held) -> Result<usize, DumpError> {
+pub(super) fn unread_bytes(group: &Held) -> Result<usize, DumpError> {
     let unread = crate::sys::watch::unread(group.file.as_fd());
     unread.map_err(|errno| DumpError::on("FIONREAD", "", errno))
 }
@@ -203,9 +224,8 @@ fn take_fanotify(
     image: &mut Image,
     index: usize,
     mut state: Fanotify,
-    (group, policy): (&Held, QueuePolicy),
+    group: &Held,
 ) -> Result<(), DumpError> {
-    refuse_unread(group, policy, 0)?;
     let tree = pids(image);
     let losses = fanotify::dump::drain(source(group, &tree), &mut state)
         .map_err(|refusal| DumpError::new("", DumpErrorKind::Fanotify(refusal)))?;

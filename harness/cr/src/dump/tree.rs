@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
+use super::{DumpOptions, stop};
 use crate::fanotify::blocked::{Waiting, waits};
 use crate::image::{Image, PendingSignal, Process};
 use crate::sys::spawn::n_threads_settled;
@@ -20,6 +21,16 @@ pub(super) enum Scope {
     Tree,
     /// One process, whatever children and threads it has.
     Alone,
+}
+
+impl Scope {
+    pub(super) fn of(options: &DumpOptions) -> Self {
+        if options.only_groups {
+            Self::Alone
+        } else {
+            Self::Tree
+        }
+    }
 }
 
 /// All processes from `main` down, parents first. Every one must be stopped or ended.
@@ -83,7 +94,18 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
     match state {
         // Field 52 of proc_pid_stat(5), of which the third is the first here.
         'Z' => process.exited = Some(number(49)?),
-        'T' | 't' => live(pid, scope, &mut process)?,
+        'T' => {
+            stop::refuse_traced(pid)?;
+            refuse_running_threads(pid)?;
+            live(pid, scope, &mut process)?;
+        }
+        't' => {
+            stop::refuse_traced(pid)?;
+            return Err(DumpError::new(
+                "",
+                DumpErrorKind::NotStopped(state, String::new()),
+            ));
+        }
         _ => {
             let waiting = waits_settled(pid, state).map(DumpErrorKind::Waiting);
             let kind = waiting.unwrap_or_else(|| {
@@ -94,6 +116,20 @@ fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
         }
     }
     Ok(process)
+}
+
+/// The state of a process is that of its first thread.
+fn refuse_running_threads(pid: Pid) -> Result<(), DumpError> {
+    let path = format!("/proc/{pid}/task");
+    let states = stop::states(pid).map_err(|error| DumpError::io("read", path, &error))?;
+    let running = states
+        .into_iter()
+        .find(|(_, state)| !matches!(state, 'T' | 'Z' | 'X'));
+    running.map_or(Ok(()), |(thread, state)| {
+        let place = read(&format!("/proc/{pid}/task/{thread}/wchan")).unwrap_or_default();
+        let kind = DumpErrorKind::NotStopped(state, place);
+        Err(DumpError::new(format!("thread {thread}"), kind))
+    })
 }
 
 /// Looks at a sleeper that does not stop before it is said not to wait for permission: the kernel
@@ -141,7 +177,7 @@ fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> 
     Ok(())
 }
 
-fn children(pid: Pid) -> Result<Vec<Pid>, DumpError> {
+pub(super) fn children(pid: Pid) -> Result<Vec<Pid>, DumpError> {
     let text = read(&format!("/proc/{pid}/task/{pid}/children"))?;
     let pids = text
         .split_ascii_whitespace()

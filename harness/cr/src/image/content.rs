@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::codec::{HEADER, header};
 use super::{Extent, Image, Stored};
 
@@ -61,6 +64,21 @@ impl Writer {
         })
     }
 
+    /// Makes sure that so much more can be written, where the filesystem can.
+    ///
+    /// # Errors
+    ///
+    /// Those of fallocate(2).
+    pub(crate) fn reserve(&self, length: u64) -> io::Result<()> {
+        let number = |it: u64| i64::try_from(it).map_err(|_| io::Error::from(Errno::EFBIG));
+        let start = number(HEADER as u64 + self.length)?;
+        let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&self.file, keep, start, number(length)?) {
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// What was written until now.
     ///
     /// # Errors
@@ -83,6 +101,9 @@ impl Writer {
         self.file
             .write_all_at(&message, HEADER as u64 + self.length)?;
         self.file.write_all_at(&header(&message), 0)?;
+        // What was reserved and is not used.
+        let length = self.length + message.len() as u64;
+        self.file.set_len(HEADER as u64 + length)?;
         self.file.flush()?;
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;

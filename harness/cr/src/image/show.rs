@@ -69,6 +69,9 @@ pub(super) fn loss_kind<S: serde::Serializer>(
 
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parked) = &self.parked {
+            writeln!(f, "parked in process {}, queues and all", parked.holder)?;
+        }
         for process in &self.processes {
             write!(f, "process {}", process.pid)?;
             match process.exited {
@@ -116,8 +119,12 @@ impl Image {
             Some(Object::Place(place)) => write!(f, "{}", self.place(*place))?,
             Some(Object::Inotify(group)) => {
                 let watches = counted(group.watches.len(), "watch");
-                let unread = counted(group.queue.len(), "byte");
-                write!(f, "inotify, {watches}, {unread} unread")?;
+                write!(f, "inotify, {watches}")?;
+                // The queue of a parked group is where it was.
+                if self.parked.is_none() {
+                    let unread = counted(group.queue.len(), "byte");
+                    write!(f, ", {unread} unread")?;
+                }
             }
             Some(Object::Epoll(set)) => {
                 write!(f, "epoll, {}", counted(set.interests.len(), "interest"))?;

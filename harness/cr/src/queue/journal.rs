@@ -97,6 +97,17 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Makes sure that so many more bytes can be kept: behind a point from which only a journal with
+    /// all of them leads back.
+    ///
+    /// # Errors
+    ///
+    /// That there is no room for them.
+    pub fn reserve(&mut self, size: usize) -> io::Result<()> {
+        let needed = self.start + self.used + size + record::HEADER;
+        Ok(self.map.grow(needed)?)
+    }
+
     /// Opens the journal that another process left. None if it never got as far as to take
     /// anything.
     ///

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::path::owned;
@@ -22,6 +23,20 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     owned(fd)
 }
 
+/// pidfd_send_signal(2): no other process can have got its number meanwhile.
+///
+/// # Errors
+///
+/// The errno of the call: `ESRCH` when it has ended.
+pub fn pidfd_signal(pidfd: impl AsFd, signal: Signal) -> Result<(), Errno> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    let none = std::ptr::null::<libc::siginfo_t>();
+    let signal = signal as libc::c_int;
+    // SAFETY: plain numbers, and no siginfo.
+    let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
+    Errno::result(returned).map(drop)
+}
+
 /// pidfd_getfd(2): our own descriptor, close-on-exec, of the same open file description.
 ///
 /// # Errors
@@ -33,20 +48,6 @@ pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: three plain numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) };
     owned(fd)
-}
-
-/// pidfd_send_signal(2) of `SIGKILL`: to this very process, whoever has its pid by now.
-///
-/// # Errors
-///
-/// The errno of the call.
-pub fn pidfd_kill(pidfd: impl AsFd) -> Result<(), Errno> {
-    let pidfd = pidfd.as_fd().as_raw_fd();
-    let info: *const libc::siginfo_t = std::ptr::null();
-    // SAFETY: plain numbers; without a siginfo_t the kernel makes one.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, info, 0) };
-    Errno::result(returned).map(drop)
 }
 
 /// kcmp(2) `KCMP_FILE`: whether two descriptors share one open file description. False where the

@@ -1,20 +1,17 @@
 //! `notifreeze dump`: a process of somebody else, stopped for as long as it takes.
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
-use cr::{Afterwards, DumpOptions};
-use nix::sys::signal::{Signal, kill};
+use cr::dump::{Claim, Fate};
+use cr::{Afterwards, DumpErrorKind, DumpOptions};
 use nix::unistd::Pid;
 
 use super::show::IMAGE;
+use super::{recover, signals};
 use crate::engine::{Ghosts, Queue};
-
-/// How long a process may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How often a process is looked at that is to stop: it tells its parent, and nobody else.
-const STOP_POLL_MS: u8 = 2;
 
 /// Dumps a process: its groups with watches and unread events, and, without --only-fsnotify, all
 /// that it has open and its children.
@@ -58,10 +55,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, String> {
-    let main = Pid::from_raw(args.pid);
-    if args.pid <= 1 {
-        return Err(format!("{}: not a process to dump", args.pid));
-    }
     let options = DumpOptions {
         paths: args.paths.clone(),
         queue: args.queue.into(),
@@ -70,38 +63,96 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         ghost_limit: args.ghost_limit,
         ..DumpOptions::default()
     };
-    fs::create_dir_all(&args.images)
-        .map_err(|error| format!("{}: {error}", args.images.display()))?;
+    // From the first process that is stopped to the last that goes on.
+    let blocked = signals::put_off()?;
+    let is_new =
+        make(&args.images).map_err(|error| format!("{}: {error}", args.images.display()))?;
+    let path = args.images.join(IMAGE);
+    let dumped = dump(args, (&path, &options));
+    if is_new && dumped.is_err() {
+        // Unless there is something in it.
+        let _ = fs::remove_dir(&args.images);
+    }
+    match dumped {
+        Ok((losses, more)) => {
+            // All is done. Whom it is told is not to undo it by not listening.
+            for loss in losses.iter().chain(&more) {
+                let _ = writeln!(anstream::stderr(), "loss: {loss}");
+            }
+            let _ = writeln!(anstream::stdout(), "{}", path.display());
+            Ok(crate::EXIT_OK)
+        }
+        Err(Failed { words, signal }) => {
+            let _ = writeln!(anstream::stderr(), "error: {words}");
+            Ok(signal.map_or(crate::EXIT_FAIL, |it| signals::take(&blocked, it)))
+        }
+    }
+}
+
+/// Why there is no dump.
+struct Failed {
+    words: String,
+    /// What came meanwhile, if that is why.
+    signal: Option<i32>,
+}
+
+fn dump(
+    args: &Args,
+    (path, options): (&Path, &DumpOptions),
+) -> Result<(Vec<cr::Loss>, Vec<cr::Loss>), Failed> {
+    let refused = |error: cr::DumpError| Failed {
+        words: error.to_string(),
+        signal: None,
+    };
+    let pid = Pid::from_raw(args.pid);
+    let mut claim = Claim::on(pid, path, options).map_err(refused)?;
+    for recovered in claim.recovered() {
+        let _ = writeln!(anstream::stderr(), "{}", recover::words(recovered));
+    }
     let afterwards = if args.leave_running {
         Afterwards::RunsOn
     } else {
         Afterwards::Ends
     };
-    let stopped = Stopped::tree(main, args.only_fsnotify)?;
-    let path = args.images.join(IMAGE);
-    let dumped = if args.park {
-        cr::dump::park(main, &path, &options).map(|image| (image, Vec::new()))
-    } else {
-        cr::dump_to_file(main, &path, (&options, afterwards))
-    };
-    let (image, more) = match dumped {
-        Ok(dumped) => dumped,
-        Err(error) => {
-            anstream::eprintln!("error: {error}; the process runs on");
-            return Ok(crate::EXIT_FAIL);
+    let dumped = claim.stop(options).and_then(|()| {
+        if args.park {
+            claim.park(options).map(|image| (image, Vec::new()))
+        } else {
+            claim.dump(options, afterwards)
         }
-    };
-    for loss in image.losses().iter().chain(&more) {
-        anstream::eprintln!("loss: {loss}");
-    }
-    anstream::println!("{}", path.display());
-    if afterwards == Afterwards::Ends {
-        for pid in image.pids() {
-            kill(pid, Signal::SIGKILL).map_err(|errno| format!("kill {pid}: {errno}"))?;
-        }
-    }
-    drop(stopped);
-    Ok(crate::EXIT_OK)
+    });
+    let fate = claim.end();
+    dumped
+        .map(|(image, more)| (image.losses(), more))
+        .map_err(|error| {
+            let signal = match error.kind {
+                DumpErrorKind::Interrupted(signal) => Some(signal),
+                _ => None,
+            };
+            let fate = match fate {
+                Some(Fate::RunsOn) => "the process runs on".to_owned(),
+                Some(Fate::Stopped) => "the process is stopped, as it was".to_owned(),
+                Some(Fate::Ended) => "the process has ended".to_owned(),
+                None => {
+                    let images = args.images.display();
+                    format!(
+                        "the process is stopped until `notifreeze recover {images}` lets it go on"
+                    )
+                }
+            };
+            let words = format!("{error}; {fate}");
+            Failed { words, signal }
+        })
+}
+
+/// Makes a folder that nobody else looks into; whether it was not there.
+fn make(folder: &Path) -> io::Result<bool> {
+    let is_new = !folder.exists();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    Ok(is_new)
 }
 
 /// `4096`, `64K`, `256M`, `4G`, `1T`.
@@ -119,66 +170,6 @@ fn size(text: &str) -> Result<u64, String> {
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| "more than any file".to_owned())
-}
-
-/// Processes that we stopped, and that go on when this goes away.
-struct Stopped(Vec<Pid>);
-
-impl Stopped {
-    /// Stops a process and, unless it is wanted alone, its descendants.
-    fn tree(main: Pid, alone: bool) -> Result<Self, String> {
-        let mut stopped = Self(Vec::new());
-        let mut next = vec![main];
-        while let Some(pid) = next.pop() {
-            stopped.stop(pid)?;
-            if !alone {
-                // A stopped process forks no more, so this list is complete.
-                let name = format!("/proc/{pid}/task/{pid}/children");
-                let text = fs::read_to_string(name).unwrap_or_default();
-                let children = text
-                    .split_ascii_whitespace()
-                    .filter_map(|pid| pid.parse().ok());
-                next.extend(children.map(Pid::from_raw));
-            }
-        }
-        Ok(stopped)
-    }
-
-    fn stop(&mut self, pid: Pid) -> Result<(), String> {
-        match state(pid)? {
-            'T' | 't' | 'Z' => return Ok(()),
-            _ => {}
-        }
-        kill(pid, Signal::SIGSTOP).map_err(|errno| format!("stop {pid}: {errno}"))?;
-        self.0.push(pid);
-        let deadline = Instant::now() + STOP_LIMIT;
-        while !matches!(state(pid)?, 'T' | 't' | 'Z') {
-            if Instant::now() > deadline {
-                return Err(format!("process {pid} does not stop"));
-            }
-            let _ = nix::poll::poll(&mut [], STOP_POLL_MS);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        for pid in self.0.drain(..).rev() {
-            // It may be gone, which is as good.
-            let _ = kill(pid, Signal::SIGCONT);
-        }
-    }
-}
-
-fn state(pid: Pid) -> Result<char, String> {
-    let stat =
-        fs::read(format!("/proc/{pid}/stat")).map_err(|error| format!("process {pid}: {error}"))?;
-    let stat = String::from_utf8_lossy(&stat);
-    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
-    fields
-        .and_then(|fields| fields.chars().next())
-        .ok_or_else(|| format!("/proc/{pid}/stat: not understood"))
 }
 
 #[cfg(test)]

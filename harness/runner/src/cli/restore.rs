@@ -1,7 +1,6 @@
 //! `notifreeze restore`: a program that starts with the groups of another.
 
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +8,7 @@ use std::process::Command;
 use cr::image::ImageFile;
 use cr::{Others, RestoreOptions};
 
-use super::show;
+use super::{program, show};
 
 /// Which image, and for which program.
 #[derive(Debug, clap::Args)]
@@ -51,7 +50,9 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         return Err(why.to_owned());
     }
     let (program, rest) = args.command.split_first().expect("required");
-    CString::new(program.as_bytes()).map_err(|_| "a NUL in the command".to_owned())?;
+    // Behind the restore there is no way back: parked groups have left their holder, and links to
+    // ghosts are gone.
+    let executable = program::find(program)?;
     let options = RestoreOptions {
         root: args.root.clone(),
         trust: args.trust,
@@ -69,6 +70,6 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         cr::sys::raw::fcntl(descriptor.fd, nix::libc::F_SETFD, 0)
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }
-    let error = Command::new(program).args(rest).exec();
+    let error = Command::new(executable).arg0(program).args(rest).exec();
     Err(format!("{}: {error}", program.display()))
 }

@@ -146,6 +146,9 @@ fn advice(process: &Process, kind: &DumpErrorKind) -> Option<String> {
         | DumpErrorKind::TooLarge { .. }
         | DumpErrorKind::Fanotify(_)
         | DumpErrorKind::Waiting(_)
+        | DumpErrorKind::Refused(_)
+        | DumpErrorKind::Interrupted(_)
+        | DumpErrorKind::Lost { .. }
         | DumpErrorKind::NotPutBack(_)
         | DumpErrorKind::Text(_)
         | DumpErrorKind::Call { .. } => None,

@@ -1,0 +1,292 @@
+//! Stopping a subject, and who cannot be one.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::error::{DumpError, DumpErrorKind};
+use super::journal::began;
+use super::locks::Locks;
+use super::record::{self, Record};
+use super::tree::{self, Scope};
+use crate::sys::inspect;
+
+/// How long a process may take to stop.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How often a process is looked at that is to stop: it tells its parent, and nobody else.
+const POLL_MS: u8 = 2;
+
+/// Most steps from a process to its oldest ancestor; no pid namespace nests deeper than the numbers go.
+const MOST_ANCESTORS: u32 = 1 << 22;
+
+/// `PF_KTHREAD`, in the ninth field of /proc/PID/stat.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// Processes that we have stopped, by descriptors: to let them go on takes nothing that may be
+/// missing then.
+#[derive(Debug, Default)]
+pub(super) struct Stopped(Vec<OwnedFd>);
+
+impl Stopped {
+    /// Stops a process and, unless it is wanted alone, its descendants. Each is locked, and noted in
+    /// the record, before it is stopped; who is stopped already stays so afterwards.
+    pub(super) fn tree(
+        &mut self,
+        (main, scope): (Pid, Scope),
+        locks: &mut Locks,
+        record: &mut Record,
+    ) -> Result<(), DumpError> {
+        let mut next = vec![main];
+        while let Some(pid) = next.pop() {
+            let place = tree::name(main.as_raw(), pid.as_raw());
+            let stopped = self.stop(pid, locks, record);
+            match stopped {
+                Ok(()) => {}
+                // A child may end before it is stopped; what is left of it its parent has.
+                Err(_) if pid != main && is_over(pid) => continue,
+                Err(error) => return Err(error.at(&place)),
+            }
+            if scope == Scope::Tree {
+                // A stopped process forks no more, so this list is complete.
+                let mut children = tree::children(pid).unwrap_or_default();
+                children.reverse();
+                next.extend(children);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, pid: Pid, locks: &mut Locks, record: &mut Record) -> Result<(), DumpError> {
+        let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
+        let start = began(pid).map_err(of_stat)?;
+        if is_stopped(pid).map_err(of_stat)? {
+            return refuse_traced(pid);
+        }
+        refuse_traced(pid)?;
+        locks.take(pid)?;
+        let pidfd = inspect::pidfd_open(pid)
+            .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+        record.stop(pid, start)?;
+        let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
+        self.0.push(pidfd);
+        stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))?;
+        let deadline = Instant::now() + LIMIT;
+        while !is_stopped(pid).map_err(of_stat)? {
+            refuse_traced(pid)?;
+            if Instant::now() > deadline {
+                // It says why, if that is known.
+                return tree::processes(pid, Scope::Alone).map(drop);
+            }
+            let _ = nix::poll::poll(&mut [], POLL_MS);
+        }
+        refuse_traced(pid)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets all go on, the children first.
+    pub(super) fn go_on(&mut self) {
+        for pidfd in self.0.drain(..).rev() {
+            // It may be gone, which is as good.
+            let _ = inspect::pidfd_signal(&pidfd, Signal::SIGCONT);
+        }
+    }
+}
+
+/// Lets a process go on, if it is stopped and is the one that began then; whether it is there.
+pub(super) fn go_on(pid: Pid, start: u64) -> Result<bool, DumpError> {
+    let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
+    let pidfd = match inspect::pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::ESRCH) => return Ok(false),
+        Err(errno) => return Err(DumpError::on("pidfd_open", pid.to_string(), errno)),
+    };
+    if record::has_ended(pid, start).map_err(of_stat)? {
+        return Ok(false);
+    }
+    if states(pid)
+        .map_err(of_stat)?
+        .iter()
+        .any(|(_, state)| *state == 'T')
+    {
+        match inspect::pidfd_signal(&pidfd, Signal::SIGCONT) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(DumpError::on("pidfd_send_signal", pid.to_string(), errno)),
+        }
+    }
+    Ok(true)
+}
+
+/// Kills processes, of which the first is the main one, last: no other is there without it.
+pub(super) fn end(pids: &[Pid]) -> Result<(), DumpError> {
+    let mut failed = None;
+    for &pid in pids.iter().rev() {
+        match kill(pid, Signal::SIGKILL) {
+            // It is gone, which is as good.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => {
+                failed.get_or_insert(DumpError::on("kill", pid.to_string(), errno));
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Refuses who may not be killed.
+pub(super) fn refuse_undying(pids: &[Pid]) -> Result<(), DumpError> {
+    for &pid in pids {
+        match kill(pid, None) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(DumpError::on("kill", pid.to_string(), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses, by name, what is no process that can be stopped and looked at from here.
+pub(super) fn refuse(pid: Pid) -> Result<(), DumpError> {
+    let refused = |what: String| Err(DumpError::new("", DumpErrorKind::Refused(what)));
+    if pid.as_raw() <= 0 {
+        return refused(format!("{pid} is not the number of a process"));
+    }
+    if pid.as_raw() == 1 {
+        let why = "which takes no SIGSTOP from its own processes, and with which all of them end";
+        return refused(format!(
+            "process 1 is the init of this pid namespace, {why}"
+        ));
+    }
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return refused(format!("there is no process {pid}"));
+    };
+    if let Some(leader) = number(&status, "Tgid:").filter(|it| *it != pid.as_raw()) {
+        return refused(format!(
+            "{pid} is a thread of process {leader}: dump {leader}"
+        ));
+    }
+    let stat = stat(&format!("/proc/{pid}/stat"))
+        .map_err(|error| DumpError::io("read", format!("/proc/{pid}/stat"), &error))?;
+    let flags: u64 = stat.get(6).and_then(|it| it.parse().ok()).unwrap_or(0);
+    if flags & KERNEL_THREAD != 0 {
+        return refused(format!("{pid} is a thread of the kernel"));
+    }
+    if is_over(pid) {
+        let what = format!("process {pid} has ended, and its parent has not waited for it");
+        return refused(what);
+    }
+    let own = std::process::id().cast_signed();
+    let mut at = own;
+    for _ in 0..MOST_ANCESTORS {
+        if at == pid.as_raw() && at == own {
+            return refused(format!(
+                "process {pid} is this one, which cannot dump itself"
+            ));
+        }
+        if at == pid.as_raw() {
+            let what = "would wait for this one, which would have stopped it";
+            return refused(format!(
+                "process {pid} is an ancestor of this one: it {what}"
+            ));
+        }
+        let status = fs::read_to_string(format!("/proc/{at}/status")).unwrap_or_default();
+        match number(&status, "PPid:") {
+            Some(parent @ 1..) => at = parent,
+            _ => break,
+        }
+    }
+    refuse_traced(pid)
+}
+
+/// A tracer sees to it that its tracee stops where it likes and goes on when it likes.
+pub(super) fn refuse_traced(pid: Pid) -> Result<(), DumpError> {
+    for (thread, _) in states(pid).unwrap_or_default() {
+        let path = format!("/proc/{pid}/task/{thread}/status");
+        let status = fs::read_to_string(path).unwrap_or_default();
+        if let Some(tracer) = number(&status, "TracerPid:").filter(|it| *it != 0) {
+            let what =
+                format!("process {pid} is traced by process {tracer}, which can let it go on");
+            return Err(DumpError::new("", DumpErrorKind::Refused(what)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether all of its threads have ended.
+pub(super) fn is_over(pid: Pid) -> bool {
+    let states = states(pid).unwrap_or_default();
+    states.iter().all(|(_, state)| matches!(state, 'Z' | 'X'))
+}
+
+/// Whether each of its threads is stopped, or has ended. One in vfork(2) or in an uninterruptible
+/// wait stops only behind it.
+pub(super) fn is_stopped(pid: Pid) -> io::Result<bool> {
+    let states = states(pid)?;
+    Ok(states
+        .iter()
+        .all(|(_, state)| matches!(state, 'T' | 'Z' | 'X')))
+}
+
+/// The threads of a process, and the letters of their states.
+pub(super) fn states(pid: Pid) -> io::Result<Vec<(i32, char)>> {
+    let folder = format!("/proc/{pid}/task");
+    let mut states = Vec::new();
+    // One descriptor at a time: there may be no more.
+    let names: Vec<_> = fs::read_dir(&folder)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<_>>()?;
+    for name in names {
+        let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let state = match stat(&format!("{folder}/{thread}/stat")) {
+            Ok(fields) => fields.first().and_then(|field| field.chars().next()),
+            // It ended meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        states.push((thread, state.unwrap_or('?')));
+    }
+    Ok(states)
+}
+
+/// The fields of a stat file, from the third on, the state.
+fn stat(path: &str) -> io::Result<Vec<String>> {
+    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+    // The second field, in parentheses, may contain anything.
+    let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    Ok(rest
+        .split_ascii_whitespace()
+        .map(ToOwned::to_owned)
+        .collect())
+}
+
+fn number(status: &str, field: &str) -> Option<i32> {
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    value.trim().parse().ok()
+}
+
+/// Whether a process that began then still runs, stands still, or is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    RunsOn,
+    Stopped,
+    Ended,
+}
+
+pub(super) fn fate(pid: Pid, start: u64) -> Fate {
+    if record::has_ended(pid, start).unwrap_or(false) {
+        Fate::Ended
+    } else if is_stopped(pid).unwrap_or(false) {
+        Fate::Stopped
+    } else {
+        Fate::RunsOn
+    }
+}
