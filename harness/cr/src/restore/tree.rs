@@ -87,6 +87,9 @@ impl Tree {
                 expected,
             }));
         }
+        if self.same_boot && !self.may_be_on(stat, Sdev(inode.sdev)) {
+            return Err(RestoreError::new(RestoreErrorKind::OtherFilesystem));
+        }
         if self.same_boot && !is_as_old(stat, inode) {
             let differs = |handle| own().is_ok_and(|own| own != handle);
             let handle = file_handle(inode).filter(|handle| handle.kind() != OVERLAY);
@@ -95,9 +98,6 @@ impl Tree {
                     ino: found,
                 }));
             }
-        }
-        if self.same_boot && !self.may_be_on(stat, Sdev(inode.sdev)) {
-            return Err(RestoreError::new(RestoreErrorKind::OtherFilesystem));
         }
         if inode.mode != 0 && (stat.mode ^ inode.mode) & libc::S_IFMT != 0 {
             return Err(RestoreError::new(RestoreErrorKind::OtherType));
