@@ -26,6 +26,8 @@ enum Maker {
 
 /// Tests of what a process may not do.
 const ROOMS: &str = "harness/cr/tests/losses.rs";
+/// Tests of ghosts in places that do not take everything.
+const CORNERS: &str = "harness/cr/tests/corners.rs";
 /// Tests of reasons that take a queue which is given to them.
 const PLANS: &str = "harness/cr/src/fanotify/forge/plan.rs";
 const FORGED: &str = "harness/cr/tests/fanotify_forge.rs";
@@ -87,6 +89,12 @@ fn maker(kind: LossKind) -> Maker {
             "a_ghost_in_the_directory_of_another_changes_its_times",
         ),
         LossKind::UnnamedNumber => Builtin("inotify/queue-tmpfile_merges_with_tail"),
+        LossKind::HiddenAttribute => Test(
+            CORNERS,
+            "an_attribute_that_its_owner_may_not_read_is_declared",
+        ),
+        LossKind::InodeFlags => Test(CORNERS, "what_a_user_may_not_set_is_declared"),
+        LossKind::DirectorySize => Builtin("inotify/ghost-directory_replaced_on_ext4"),
         LossKind::TmpfileFlag => Builtin("inotify/descriptor-tmpfile_named_before"),
         LossKind::SymlinkAccess => Copy("inotify/ghost-symlink"),
         LossKind::HardlinkUnread

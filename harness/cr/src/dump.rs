@@ -12,6 +12,7 @@ mod content;
 mod error;
 mod files;
 mod foresee;
+mod grounds;
 mod group;
 pub(crate) mod journal;
 mod keepers;

@@ -135,6 +135,12 @@ pub struct OpenFile {
     /// Who reads it has to wait for permission listeners. Only known where the image has one.
     #[prost(bool, tag = "9")]
     pub asks: bool,
+    /// `F_GETPIPE_SZ` of a fifo.
+    #[prost(uint32, tag = "10")]
+    pub pipe_size: u32,
+    /// `F_GET_RW_HINT` of a regular file: how long what is written is expected to last.
+    #[prost(uint64, tag = "11")]
+    pub write_hint: u64,
     /// When the owner began, in ticks since the boot, if he is no process of the image; 0 where that
     /// is not known.
     #[prost(uint64, tag = "12")]
@@ -373,6 +379,12 @@ pub struct Ghost {
     /// Device number of a device node.
     #[prost(uint64, tag = "9")]
     pub device: u64,
+    /// `FS_IOC_GETFLAGS`: those that can be set. None where nobody could ask.
+    #[prost(uint32, optional, tag = "10")]
+    pub flags: Option<u32>,
+    /// The project that its space counts for; none where there are no projects.
+    #[prost(uint32, optional, tag = "11")]
+    pub project: Option<u32>,
 }
 
 /// Seconds and nanoseconds as `utimensat(2)` takes them.

@@ -59,7 +59,7 @@ macro_rules! kinds {
 
 kinds! {
     FiredInterest = 1, I 1, "fired-interest", "A fired one-shot interest waits for EPOLLERR and EPOLLHUP again.";
-    ForeignOwner = 41, I 1, "foreign-owner", "A process that is not in the image gets no more signals of a descriptor.";
+    ForeignOwner = 44, I 1, "foreign-owner", "A process that is not in the image gets no more signals of a descriptor.";
 
     NextWatch = 2, I 2, "next-watch", "The next watch gets another number.";
 
@@ -100,6 +100,9 @@ kinds! {
     GhostDirectory = 32, I 7, "ghost-directory", "A ghost may be in another of the directories that had its path.";
     TmpfileFlag = 33, I 7, "tmpfile-flag", "A descriptor lacks O_TMPFILE.";
     SymlinkAccess = 34, I 7, "symlink-access", "A removed symbolic link has another time of access, in a process that runs on.";
+    HiddenAttribute = 41, I 7, "hidden-attribute", "A ghost lacks an extended attribute.";
+    InodeFlags = 42, I 7, "inode-flags", "A ghost lacks flags of its inode, or its project.";
+    DirectorySize = 43, I 7, "directory-size", "A removed directory has another size.";
     HardlinkName = 35, I 7, "hardlink-name", "A ghost shows the name of its link.";
 
     GhostOpened = 36, I 8, "ghost-opened", "Other watchers hear a ghost opened and closed by the dump.";

@@ -262,11 +262,25 @@ fn judged(
         Answer::Again(reason) | Answer::Broken(reason) => {
             Verdict::Broken(format!("{engine}: {reason}"))
         }
+        // The handles of an overlay cannot be opened (`ovl_export_fid_operations`), so what they alone lead
+        // to is refused.
+        Answer::Refused(reason) if elsewhere(case, options).is_some() && takes_handles(&reason) => {
+            Verdict::Skip(reason)
+        }
         Answer::Refused(reason) | Answer::Failed(reason) => {
             judge_failure(case, engine, options, &mut report, reason)
         }
     };
     report
+}
+
+/// Whether a refusal is for want of handles.
+fn takes_handles(reason: &str) -> bool {
+    let reasons = [
+        "no handle or path leads to",
+        "on a filesystem without handles",
+    ];
+    reasons.iter().any(|known| reason.contains(known))
 }
 
 fn job(case: &Case, engine: &EngineSpec, flavour: Flavour, options: &Options) -> Job {

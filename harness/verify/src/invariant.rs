@@ -192,7 +192,7 @@ impl Unavoidable {
                 "Where another file has the name of a ghost, or of a directory of it that is gone, by now, the two are exchanged, and the other one is renamed back over the ghost, so that the name is never free: one IN_MOVED_FROM and one IN_MOVED_TO more of that name, and two IN_MOVE_SELF of the other file."
             }
             Self::Unnamed => {
-                "A file that never had a name (O_TMPFILE) can only be made where it is: one IN_ATTRIB by the number that stands for its name, in its directory; and one IN_MODIFY where who restores may not listen for permission events, and so cannot fill it unheard."
+                "A file that never had a name (O_TMPFILE) can only be made where it is: one IN_ATTRIB by the number that stands for its name, in its directory, one IN_MODIFY where who restores may not listen for permission events, and so cannot fill it unheard; and one IN_OPEN and one IN_CLOSE_WRITE of who makes it where the descriptor that made it was closed."
             }
             Self::Rights => {
                 "What gives rights to whoever opens or runs a file (the set-user-ID and set-group-ID bits, attributes such as security.capability, owner and mode of a device) is given to a ghost only when its name is gone again, so that nobody gets them by it: one IN_ATTRIB of that name in its directory."

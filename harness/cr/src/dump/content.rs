@@ -10,11 +10,11 @@ use nix::errno::Errno;
 
 use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
-use crate::image::{Extent, Ghost, PIECE, Time, Writer, Xattr};
+use crate::image::{Extent, Ghost, PIECE, Text, Time, Writer, Xattr};
 use crate::silent;
 use crate::sys::memory::Mapping;
 use crate::sys::path::{self, Stat};
-use crate::sys::{descriptor, handle, inspect, raw};
+use crate::sys::{descriptor, handle, inode_flags, inspect, raw};
 use crate::{Loss, LossKind};
 
 /// Offsets of mappings are multiples of it on x86 and arm64 with 4 KiB pages.
@@ -87,8 +87,8 @@ pub(super) fn copy(
         device: libc::makedev(stat.node.0, stat.node.1),
         ..Ghost::default()
     };
-    let xattrs = inspect::xattrs(&handle::proc_path(source)).into_iter();
-    ghost.xattrs = xattrs.map(|(name, value)| Xattr { name, value }).collect();
+    ghost.xattrs = xattrs(source, holders, losses)?;
+    (ghost.flags, ghost.project) = flags(stat, holders, losses);
     match stat.mode & libc::S_IFMT {
         libc::S_IFREG => {
             ghost.size = stat.size;
@@ -105,6 +105,70 @@ pub(super) fn copy(
         _ => {}
     }
     Ok(ghost)
+}
+
+/// What chattr(1) has set of an inode, as far as it can be set again.
+fn flags(stat: &Stat, holders: &[&Held], losses: &mut Vec<Loss>) -> (Option<u32>, Option<u32>) {
+    // Any other file has a driver to answer, which knows nothing of its inode.
+    if !matches!(stat.mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) {
+        return (None, None);
+    }
+    let probe = probe(holders);
+    let file = probe.as_ref().map(Reader::as_fd);
+    let all = file.and_then(|file| inode_flags::flags(file).ok());
+    // statx(2) has the same bits, but not all.
+    let all = all.or_else(|| u32::try_from(stat.attributes & 0xff).ok());
+    let mut project = file.and_then(|file| inode_flags::project(file).ok());
+    let mut lost = |what: &str, reason: &str| {
+        let place = holders
+            .first()
+            .map_or("working directory", |held| &held.place);
+        let object = format!("{place}: {what} of the ghost");
+        losses.push(Loss::new(LossKind::InodeFlags, object, reason));
+    };
+    let mut kept = all.map(|all| all & inode_flags::SETTABLE);
+    if all.is_some_and(|all| all & inode_flags::VERITY != 0) {
+        lost("verity", "the hashes of a file are made anew by who may");
+    }
+    if !inode_flags::may_set_all() {
+        if kept.is_some_and(|flags| flags & inode_flags::PRIVILEGED != 0) {
+            lost(
+                "flags",
+                "they take a capability that the dump does not have",
+            );
+            kept = kept.map(|flags| flags & !inode_flags::PRIVILEGED);
+        }
+        // Where it is made, it may get that of its directory.
+        if project.is_some_and(|project| project != 0) {
+            lost("project", "it is another's to set");
+        }
+        project = None;
+    }
+    (kept, project)
+}
+
+/// The extended attributes; one that may not be read is declared.
+fn xattrs(
+    source: &OwnedFd,
+    holders: &[&Held],
+    losses: &mut Vec<Loss>,
+) -> Result<Vec<Xattr>, DumpError> {
+    let found = inspect::xattrs(&handle::proc_path(source))
+        .map_err(|errno| DumpError::on("listxattr", "", errno))?;
+    let mut kept = Vec::new();
+    for (name, value) in found {
+        match value {
+            Ok(value) => kept.push(Xattr { name, value }),
+            Err(Errno::EACCES | Errno::EPERM) => {
+                let place = holders.first().map_or("", |held| &held.place);
+                let object = format!("{place}: attribute {} of the ghost", Text(&name));
+                let reason = "who may not read the file may not read that";
+                losses.push(Loss::new(LossKind::HiddenAttribute, object, reason));
+            }
+            Err(errno) => return Err(DumpError::on("getxattr", Text(&name).to_string(), errno)),
+        }
+    }
+    Ok(kept)
 }
 
 /// The extents of a file, and what of it was allocated and never written: holes to `SEEK_DATA`, but
@@ -124,10 +188,7 @@ fn with_unwritten(
         return extents;
     }
     let probe = probe(holders);
-    let file = probe.as_ref().map(|probe| match probe {
-        Reader::Own(file) => file.as_fd(),
-        Reader::Shared(file) => *file,
-    });
+    let file = probe.as_ref().map(Reader::as_fd);
     let unwritten = if is_on_tmpfs {
         let found = file.and_then(|file| unwritten_pages(file, &extents, n_pages));
         found.unwrap_or_else(|| {
@@ -262,10 +323,7 @@ fn content(
         return Err(DumpError::new("", DumpErrorKind::TooLarge { bytes, limit }));
     }
     let (reader, own_offset) = reader(holders, losses)?;
-    let file = match &reader {
-        Reader::Own(file) => file.as_fd(),
-        Reader::Shared(file) => *file,
-    };
+    let file = reader.as_fd();
     let parts = if own_offset {
         parts(file, stat.size)?
     } else if is_whole(file, stat) {
@@ -304,6 +362,15 @@ fn is_on_tmpfs(file: impl AsFd) -> bool {
 enum Reader<'a> {
     Own(OwnedFd),
     Shared(BorrowedFd<'a>),
+}
+
+impl AsFd for Reader<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(file) => file.as_fd(),
+            Self::Shared(file) => *file,
+        }
+    }
 }
 
 /// The best descriptor that there is, and whether its offset is its own.

@@ -256,6 +256,13 @@ pub(super) fn describe(
         });
         file.signal = inspect::signal(&found.held.file).map_err(failed)?;
         file.offset = found.offset;
+        match found.stat.mode & libc::S_IFMT {
+            libc::S_IFIFO => file.pipe_size = descriptor::pipe_size(&found.held.file).unwrap_or(0),
+            libc::S_IFREG => {
+                file.write_hint = descriptor::write_hint(&found.held.file).unwrap_or(0);
+            }
+            _ => {}
+        }
         const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
         if found.flags & TMPFILE == TMPFILE && found.stat.nlink > 0 {
             let object = format!("{}: O_TMPFILE", found.held.place);

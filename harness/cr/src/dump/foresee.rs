@@ -12,7 +12,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
 use super::wanted::Wanted;
-use super::{DumpOptions, content, group, in_own_directory, keepers};
+use super::{DumpOptions, content, grounds, group, in_own_directory, keepers};
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
 use crate::{Loss, LossKind};
@@ -68,6 +68,11 @@ pub fn foresee(pid: Pid, options: &DumpOptions) -> Result<Foreseen, DumpError> {
         }
         for (index, error) in keepers::refused(&image, &mut places) {
             foreseen.refuse(held[index].fd, error);
+        }
+        for (index, error) in grounds::refused(&image, &mut places, &held) {
+            if let Some(index) = index {
+                foreseen.refuse(held[index].fd, error);
+            }
         }
         Ok(foreseen)
     })

@@ -78,7 +78,7 @@ pub(super) fn refused(image: &Image, places: &mut Places) -> Vec<(usize, DumpErr
 }
 
 /// What groups watch: [`Image::files`], how a message calls the watch, [`Image::places`].
-fn watched(image: &Image) -> impl Iterator<Item = (usize, String, u32)> {
+pub(super) fn watched(image: &Image) -> impl Iterator<Item = (usize, String, u32)> {
     let groups = image.files.iter().enumerate();
     groups.flat_map(|(index, file)| {
         let places: Vec<(usize, String, u32)> = match &file.object {

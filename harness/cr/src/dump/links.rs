@@ -108,6 +108,11 @@ impl Links {
             return Ok(());
         };
         image.places[index].link = name.into_bytes();
+        if has_flags(image, index) {
+            let object = format!("{}: flags of the ghost", holder.place);
+            let reason = "it has a name for the time being, which has to be removed";
+            declare(image, Loss::new(LossKind::InodeFlags, object, reason));
+        }
         if !is_free {
             let object = format!("{}: name of the ghost", holder.place);
             declare(image, Loss::new(LossKind::HardlinkName, object, OTHER_NAME));
@@ -269,6 +274,12 @@ fn unread(name: &str) -> Loss {
         format!("{name}: unread bytes"),
         HEARD,
     )
+}
+
+fn has_flags(image: &Image, place: usize) -> bool {
+    let inode = &image.inodes[image.places[place].inode as usize];
+    let ghost = inode.ghost.as_ref();
+    ghost.is_some_and(|ghost| ghost.flags.unwrap_or(0) != 0)
 }
 
 /// Whether a group of the image lets others wait for its answer, which it cannot give now.

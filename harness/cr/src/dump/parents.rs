@@ -289,7 +289,7 @@ impl Search<'_> {
 }
 
 /// The path of the directory that a name was in.
-fn directory_of(image: &Image, place: u32) -> Vec<u8> {
+pub(super) fn directory_of(image: &Image, place: u32) -> Vec<u8> {
     let place = &image.places[place as usize];
     if place.kind() == PlaceKind::Unnamed {
         return place.path.clone();

@@ -1,12 +1,14 @@
 //! Inodes and their names: what leads back to what the subject holds or watches.
 //!
 //! The text of a link in /proc ends in " (deleted)" for a name that is gone, and for a name that
-//! ends so. Which one it is, the inode that the text leads to decides, not the text.
+//! ends so. Which one it is, the inode that the text leads to decides, not the text; and where both are
+//! names of one inode, the kernel is asked.
 
+mod candidates;
 mod found;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,20 +17,19 @@ use fsnotify::handle::FileHandle;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use candidates::{Candidates, Search};
+
 use super::DumpOptions;
 use super::anchors::{Anchors, open_root};
 use super::error::DumpError;
 use super::files::is_removed;
 use crate::image::{Handle, Image, Inode, Place, PlaceKind};
-use crate::mounts::{Mount, Mounts};
+use crate::mounts::Mounts;
 use crate::sys::path::{self, Stat};
 use crate::sys::{descriptor, handle};
 
 /// What the kernel appends to a name that is gone.
 pub(super) const DELETED: &[u8] = b" (deleted)";
-
-/// Most look-ups of file names in directories that a fallback makes.
-const MAX_LOOKUPS: usize = 200_000;
 
 #[derive(Debug)]
 pub(super) struct Places {
@@ -47,26 +48,6 @@ pub(super) struct Places {
     candidates: Candidates,
     /// The directory that was looked in last, by its path: watches come in folders.
     folder: Option<(Vec<u8>, OwnedFd)>,
-}
-
-/// Paths that may lead somewhere, looked up when they are needed first.
-#[derive(Debug, Default)]
-struct Candidates {
-    /// Those that we were told of, until they are looked up.
-    given: Vec<Vec<u8>>,
-    /// Their last components, until they are looked up in every directory that was found.
-    names: Vec<Vec<u8>>,
-    directories: VecDeque<Vec<u8>>,
-    found: HashMap<(u32, u64), Vec<Vec<u8>>>,
-}
-
-/// Which candidates are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Search {
-    Given,
-    /// And each of their last components in each directory among them: names move with their
-    /// directories.
-    Everywhere,
 }
 
 fn mounts(pid: Pid) -> Result<Mounts, DumpError> {
@@ -133,8 +114,22 @@ impl Places {
             Err(errno) => return Err(DumpError::on("readlink", "", errno)),
         };
         let inode = self.inode(image, &stat, handle);
-        let (path, kind) = self.leads(&name, &stat, flags);
+        let (path, kind) = self.leads(&file, &name, &stat);
         self.refuse_covered(kind, stat.mount)?;
+        let is_covered = || {
+            kind == PlaceKind::Hidden
+                || kind == PlaceKind::Unnamed
+                    && self.look_up(&path).is_some_and(|it| it.mount != stat.mount)
+        };
+        if is_covered() && !self.opens_handles(stat.mount) {
+            // A path leads there on a bare clone of the mount alone, and that is another mount.
+            let what = "file that a mount covers, on a filesystem without handles";
+            return Err(DumpError::not_supported("", what));
+        }
+        if kind == PlaceKind::Gone && stat.nlink > 0 {
+            // A lookalike of the text is another name of it.
+            self.note_candidate(name);
+        }
         if is_removed(kind) {
             self.keep(inode, &file)?;
         }
@@ -295,64 +290,39 @@ impl Places {
     /// What has no name that leads there is found by the point of its mount, which must lead to that
     /// mount and no other.
     fn refuse_covered(&self, kind: PlaceKind, mount: u64) -> Result<(), DumpError> {
-        let mount = self.mounts.of_id(mount);
-        let is_covered = |mount: &Mount| open_root(&self.root, mount).is_none();
-        if kind != PlaceKind::Named && mount.is_some_and(is_covered) {
-            let what = "file on a mount that another mount covers";
-            return Err(DumpError::not_supported("", what));
-        }
-        Ok(())
-    }
-
-    /// What these candidates lead to. The given ones come first, however many they are: each name in
-    /// each directory soon is more than can be looked up.
-    fn candidates(&mut self, search: Search) -> &HashMap<(u32, u64), Vec<Vec<u8>>> {
-        let given = std::mem::take(&mut self.candidates.given);
-        if !given.is_empty() {
-            let last = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().map(<[u8]>::to_vec);
-            let mut names: Vec<Vec<u8>> = given.iter().filter_map(|path| last(path)).collect();
-            names.sort();
-            names.dedup();
-            names.retain(|name| !matches!(&name[..], b"" | b"." | b".."));
-            self.candidates.names = names;
-        }
-        for path in given {
-            self.note_candidate(path);
-        }
-        if search == Search::Everywhere {
-            let names = std::mem::take(&mut self.candidates.names);
-            let mut n_left = MAX_LOOKUPS;
-            while let Some(directory) = self.candidates.directories.pop_front()
-                && n_left > 0
-            {
-                for name in names.iter().take(n_left) {
-                    self.note_candidate([&directory[..], b"/", name].concat());
-                }
-                n_left = n_left.saturating_sub(names.len());
+        let what = match self.mounts.of_id(mount) {
+            _ if kind == PlaceKind::Named => return Ok(()),
+            // Lazily unmounted, or of another mount namespace.
+            None => "file on a filesystem that is mounted nowhere",
+            Some(mount) if open_root(&self.root, mount).is_none() => {
+                "file on a mount that another mount covers"
             }
-        }
-        &self.candidates.found
+            Some(_) => return Ok(()),
+        };
+        Err(DumpError::not_supported("", what))
     }
 
-    fn note_candidate(&mut self, path: Vec<u8>) {
-        let Some(stat) = self.look_up(&path) else {
-            return;
-        };
-        let inode = (self.sdev(&stat), stat.ino);
-        let known = self.candidates.found.entry(inode).or_default();
-        if known.contains(&path) {
-            return;
-        }
-        if stat.mode & libc::S_IFMT == libc::S_IFDIR {
-            self.candidates.directories.push_back(path.clone());
-        }
-        known.push(path);
+    /// Whether the handle of a directory can be opened on a mount.
+    fn opens_handles(&self, mount: u64) -> bool {
+        let mount = self.mounts.of_id(mount);
+        let root = mount.and_then(|mount| open_root(&self.root, mount));
+        root.is_some_and(|root| {
+            let Ok(handle) = handle::of_file(&root) else {
+                return false;
+            };
+            let open = || {
+                nix::unistd::fchdir(&root)?;
+                handle::open_here(&handle)
+            };
+            matches!(handle::with_own_directory(open), Ok(Ok(_)))
+        })
     }
 
     /// Where the text of a link leads.
-    fn leads(&self, name: &[u8], stat: &Stat, flags: u32) -> (Vec<u8>, PlaceKind) {
-        const TMPFILE: u32 = libc::O_TMPFILE.cast_unsigned();
-        if self.leads_to(name, stat) {
+    fn leads(&self, file: impl AsFd, name: &[u8], stat: &Stat) -> (Vec<u8>, PlaceKind) {
+        // "x", removed, of which a link is called "x (deleted)", has the same text as that link.
+        let is_gone = || name.ends_with(DELETED) && path::is_name_gone(&file) == Some(true);
+        if self.leads_to(name, stat) && !is_gone() {
             return (name.to_vec(), PlaceKind::Named);
         }
         let Some(gone) = name.strip_suffix(DELETED) else {
@@ -360,8 +330,9 @@ impl Places {
         };
         let at = gone.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         let number = format!("#{}", stat.ino);
-        // Linked since, it is a file of which the name that it was opened by is gone.
-        let is_unnamed = flags & TMPFILE == TMPFILE && stat.nlink == 0;
+        // Linked since, it is a file of which the name that it was opened by is gone. The flag O_TMPFILE
+        // tells less: who opens it once more does without.
+        let is_unnamed = stat.nlink == 0 && stat.mode & libc::S_IFMT == libc::S_IFREG;
         if is_unnamed && &gone[at + 1..] == number.as_bytes() {
             let folder = if at == 0 { &b"/"[..] } else { &gone[..at] };
             return (folder.to_vec(), PlaceKind::Unnamed);
@@ -399,7 +370,7 @@ impl Places {
         path::stat(folder, &path::c_path(name).ok()?).ok()
     }
 
-    fn look_up(&self, path: &[u8]) -> Option<Stat> {
+    pub(super) fn look_up(&self, path: &[u8]) -> Option<Stat> {
         path::stat(&self.root, &relative(path)?).ok()
     }
 
@@ -478,6 +449,11 @@ impl Places {
         });
         self.places[inode as usize].push(index);
         index
+    }
+
+    /// Whether something is mounted at this path, whatever is mounted over it.
+    pub(super) fn is_mount_point(&self, path: &[u8]) -> bool {
+        self.mounts.all().iter().any(|mount| mount.path == path)
     }
 
     /// The directory that a path leads to now.

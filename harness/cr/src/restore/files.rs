@@ -159,7 +159,7 @@ fn same(file: &OwnedFd, found: &OwnedFd) -> Result<(), RestoreError> {
     ))
 }
 
-/// Offset and status flags.
+/// Offset, status flags, and what else fcntl(2) sets.
 pub(super) fn finish(opened: &OwnedFd, file: &OpenFile) -> Result<(), RestoreError> {
     let flags = file.flags.cast_signed();
     if flags & libc::O_PATH != 0 {
@@ -169,6 +169,12 @@ pub(super) fn finish(opened: &OwnedFd, file: &OpenFile) -> Result<(), RestoreErr
     let now = descriptor::flags(opened).context("fcntl", "F_GETFL")?;
     if now != wanted {
         descriptor::set_flags(opened, wanted).context("fcntl", "F_SETFL")?;
+    }
+    if file.pipe_size != 0 && descriptor::pipe_size(opened) != Ok(file.pipe_size) {
+        descriptor::set_pipe_size(opened, file.pipe_size).context("fcntl", "F_SETPIPE_SZ")?;
+    }
+    if file.write_hint != 0 && descriptor::write_hint(opened) != Ok(file.write_hint) {
+        descriptor::set_write_hint(opened, file.write_hint).context("fcntl", "F_SET_RW_HINT")?;
     }
     if file.offset != 0 && raw::lseek(opened.as_raw_fd(), 0, libc::SEEK_CUR).is_ok() {
         seek(opened.as_fd(), file.offset)?;

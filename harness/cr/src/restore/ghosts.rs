@@ -28,13 +28,14 @@ use nix::errno::Errno;
 use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::files::{finish, open_again};
 use super::group::ByPlace;
-use super::inode::{Rights, Writing, create, give_rights, set_attributes, times};
+use super::inode::{Rights, Writing, create, give_rights, set_attributes, set_flags, times};
 use super::leftovers::Journal;
 use super::stage::{Link, Stage};
 use super::tree::{Tree, c_string, link_to, split};
 use super::{Defect, RestoreOptions};
 use crate::LossKind;
-use crate::image::{Content, Image, Place, PlaceKind, Text};
+use crate::image::{Content, Ghost, Image, Object, OpenFile, Place, PlaceKind, Text};
+use crate::silent;
 use crate::sys::path::{self, Stat, open_beneath};
 use crate::sys::raw;
 use uses::Uses;
@@ -87,6 +88,7 @@ pub(super) fn make(
     }
     made.and(cleared)?;
     maker.give_rights()?;
+    maker.set_flags()?;
     Ok(maker.ghosts)
 }
 
@@ -455,6 +457,48 @@ impl Maker<'_> {
     fn fresh_name(&mut self) -> CString {
         self.n_names += 1;
         c_string(self.n_names.to_string().as_bytes()).expect("no NUL in a number")
+    }
+
+    /// Gives what was made the flags that it had.
+    fn set_flags(&self) -> Result<(), RestoreError> {
+        for (&inode, &first) in &self.made {
+            let place = &self.image.places[first as usize];
+            let ghost = self.image.inodes[inode as usize].ghost.as_ref();
+            // One with a name for the time being has to lose it, and does without.
+            let Some(ghost) = ghost.filter(|_| place.link.is_empty()) else {
+                continue;
+            };
+            let found = &self.ghosts.by_place[&first];
+            self.set_flags_of(inode, found, ghost)
+                .map_err(|error| error.at(&format!("ghost {}", Text(&place.path))))?;
+        }
+        Ok(())
+    }
+
+    fn set_flags_of(&self, inode: u32, found: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
+        let is_open = |(index, file): (usize, &OpenFile)| {
+            let Some(Object::Place(place)) = file.object else {
+                return None;
+            };
+            let is_it = self.image.places[place as usize].inode == inode;
+            let is_by_path = file.flags.cast_signed() & libc::O_PATH != 0;
+            self.stage.get(index).filter(|_| is_it && !is_by_path)
+        };
+        if let Some(open) = self.image.files.iter().enumerate().find_map(is_open) {
+            return set_flags(open, ghost);
+        }
+        let stat = path::stat(found, c"").context("statx", "")?;
+        if ghost.flags.unwrap_or(0) == 0 && stat.attributes & 0xff == 0 {
+            return Ok(());
+        }
+        let link = link_to(found);
+        match silent::open(&link, silent::Access::Read) {
+            Ok(open) => set_flags(open, ghost),
+            Err(_) => raw::open(&link, libc::O_RDONLY | libc::O_CLOEXEC, 0)
+                .and_then(path::owned)
+                .context("open", "")
+                .and_then(|open| set_flags(open, ghost)),
+        }
     }
 
     /// Removes every name that was made, puts back what had it, and the times of directories.

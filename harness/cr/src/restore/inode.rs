@@ -1,8 +1,9 @@
 //! An inode made again: its content, attributes and times.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
@@ -10,8 +11,9 @@ use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::tree::{c_string, link_to};
 use crate::image::{Content, Extent, Ghost, Text};
 use crate::silent;
+use crate::sys::inspect::{self, Attribute};
 use crate::sys::path::{self, open_beneath};
-use crate::sys::raw;
+use crate::sys::{inode_flags, raw};
 
 /// What is a hole or is not, on the filesystems with the smallest blocks.
 const PAGE: u64 = 4096;
@@ -78,6 +80,12 @@ pub(super) fn fill(
 }
 
 fn write(file: &OwnedFd, ghost: &Ghost, content: Option<&Content>) -> Result<(), RestoreError> {
+    // Only an empty file takes that one.
+    let wanted = ghost.flags.unwrap_or(0) & inode_flags::NO_COPY_ON_WRITE;
+    if wanted != 0 {
+        let own = inode_flags::flags(file).context("ioctl", "FS_IOC_GETFLAGS")?;
+        inode_flags::set_flags(file, own | wanted).context("ioctl", "FS_IOC_SETFLAGS")?;
+    }
     set_size(file, ghost)?;
     let fd = file.as_raw_fd();
     for extent in &ghost.extents {
@@ -137,9 +145,11 @@ fn set_size(file: &OwnedFd, ghost: &Ghost) -> Result<(), RestoreError> {
         return Ok(());
     }
     let page = number(last & !(PAGE - 1))?;
+    // Of the largest file the last page has an end, but no byte behind that.
+    let length = PAGE.cast_signed().min(i64::MAX - page);
     let whole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let punched = raw::pwrite(fd, &[0], number(last)?)
-        .and_then(|_| raw::fallocate(fd, whole, page, PAGE.cast_signed()));
+    let punched =
+        raw::pwrite(fd, &[0], number(last)?).and_then(|_| raw::fallocate(fd, whole, page, length));
     match punched {
         Ok(_) if path::stat(file, c"").context("statx", "")?.blocks == 0 => Ok(()),
         Ok(_) | Err(Errno::EOPNOTSUPP) => {
@@ -165,7 +175,29 @@ pub(crate) enum Rights {
     Given,
 }
 
-/// Owner, permissions, attributes and times, in the order in which none undoes another.
+/// Gives an inode the flags and the project that it had. That comes when it has lost its name again: of
+/// an immutable one no name can be removed.
+pub(super) fn set_flags(file: impl AsFd, ghost: &Ghost) -> Result<(), RestoreError> {
+    if let (Some(project), Ok(own)) = (ghost.project, inode_flags::project(&file))
+        && own != project
+    {
+        inode_flags::set_project(&file, project).context("ioctl", "FS_IOC_FSSETXATTR")?;
+    }
+    let Some(flags) = ghost.flags else {
+        return Ok(());
+    };
+    match inode_flags::flags(&file) {
+        Ok(own) if own & inode_flags::SETTABLE == flags => Ok(()),
+        Ok(own) => inode_flags::set_flags(&file, own & !inode_flags::SETTABLE | flags)
+            .context("ioctl", "FS_IOC_SETFLAGS"),
+        // A filesystem without flags.
+        Err(_) if flags == 0 => Ok(()),
+        Err(errno) => Err(RestoreError::call("ioctl", "FS_IOC_GETFLAGS", errno)),
+    }
+}
+
+/// Owner, attributes, permissions and times, in the order in which none undoes another: a new owner
+/// takes bits of the mode away, and what is set needs the right to write.
 pub(crate) fn set_attributes(
     (room, name): (&OwnedFd, &CStr),
     mode: u32,
@@ -180,27 +212,25 @@ pub(crate) fn set_attributes(
     }
     if !is_device(mode) {
         path::own(&found, ghost.uid, ghost.gid).context("chown", "")?;
-        if kind != libc::S_IFLNK {
-            path::set_mode(&found, mode & 0o7777 & !rights_of(mode)).context("chmod", "")?;
-        }
-    }
-    // No link is followed: lsetxattr(2) would change that of /proc.
-    let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
-    let path = c_string(&path)?;
-    let set = |name: &CStr, value: &[u8]| match kind {
-        libc::S_IFLNK => path::set_xattr(&path, name, value),
-        _ => raw::setxattr(&link_to(&found), name, value, 0).map(drop),
-    };
-    for xattr in ghost.xattrs.iter().filter(|it| !gives_rights(&it.name)) {
-        set(&c_string(&xattr.name)?, &xattr.value).context("setxattr", Text(&xattr.name))?;
     }
     if kind == libc::S_IFLNK {
-        // Nobody gets rights by a link, and it can be reached by its name alone.
-        for xattr in ghost.xattrs.iter().filter(|it| gives_rights(&it.name)) {
-            set(&c_string(&xattr.name)?, &xattr.value).context("setxattr", Text(&xattr.name))?;
+        // It can be reached by its name alone, and nobody gets rights by it.
+        let path = [link_to(room).as_bytes(), b"/", name.to_bytes()].concat();
+        let calls = (path::set_xattr, path::remove_xattr);
+        set_xattrs(&c_string(&path)?, ghost, |_| true, calls)?;
+    } else {
+        set_xattrs(
+            &link_to(&found),
+            ghost,
+            |name| !gives_rights(name),
+            (set_xattr, remove_xattr),
+        )?;
+        if !is_device(mode) {
+            path::set_mode(&found, mode & 0o7777 & !rights_of(mode)).context("chmod", "")?;
         }
-    } else if rights == Rights::Given {
-        add_rights(&found, mode, ghost)?;
+        if rights == Rights::Given {
+            add_rights(&found, mode, ghost)?;
+        }
     }
     let fd = room.as_raw_fd();
     raw::utimensat(fd, Some(name), &times(ghost), libc::AT_SYMLINK_NOFOLLOW)
@@ -249,21 +279,50 @@ fn add_rights(file: &OwnedFd, mode: u32, ghost: &Ghost) -> Result<(), RestoreErr
     if is_device(mode) || mode & rights_of(mode) != 0 {
         path::set_mode(file, mode & 0o7777).context("chmod", "")?;
     }
-    for xattr in ghost.xattrs.iter().filter(|it| gives_rights(&it.name)) {
-        raw::setxattr(&link_to(file), &c_string(&xattr.name)?, &xattr.value, 0)
-            .context("setxattr", Text(&xattr.name))?;
-    }
-    Ok(())
+    set_xattrs(
+        &link_to(file),
+        ghost,
+        gives_rights,
+        (set_xattr, remove_xattr),
+    )
 }
 
+fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    raw::setxattr(path, name, value, 0).map(drop)
+}
+
+fn remove_xattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    raw::removexattr(path, name).map(drop)
+}
+
+/// Gives an inode its attributes, and takes those that it has got where it was made: access control
+/// lists are inherited (`posix_acl_create`), and so is what btrfs keeps as attributes. Those that are
+/// not meant come another time.
 pub(super) fn set_xattrs(
     path: &CStr,
     ghost: &Ghost,
-    set: impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
+    is_meant: impl Fn(&[u8]) -> bool,
+    (set, remove): (
+        impl Fn(&CStr, &CStr, &[u8]) -> Result<(), Errno>,
+        impl Fn(&CStr, &CStr) -> Result<(), Errno>,
+    ),
 ) -> Result<(), RestoreError> {
-    for xattr in &ghost.xattrs {
-        let name = c_string(&xattr.name)?;
-        set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
+    let found = inspect::xattrs(OsStr::from_bytes(path.to_bytes()).as_ref());
+    let found = found.context("listxattr", "")?;
+    for (own, _) in &found {
+        let is_wanted = ghost.xattrs.iter().any(|xattr| xattr.name == *own);
+        // What a security module gives to every inode it does not take back.
+        if !is_wanted && !own.starts_with(b"security.") {
+            remove(path, &c_string(own)?).context("removexattr", Text(own))?;
+        }
+    }
+    for xattr in ghost.xattrs.iter().filter(|it| is_meant(&it.name)) {
+        let is_there =
+            |(name, value): &Attribute| *name == xattr.name && value.as_ref() == Ok(&xattr.value);
+        if !found.iter().any(is_there) {
+            let name = c_string(&xattr.name)?;
+            set(path, &name, &xattr.value).context("setxattr", Text(&xattr.name))?;
+        }
     }
     Ok(())
 }

@@ -164,23 +164,28 @@ impl Tree {
                 if is_directory || is_named() {
                     return Ok(file);
                 }
+                // By its handle it is on its own mount at least.
                 return Ok(self.uncovered(place, &file).unwrap_or(file));
             }
         }
         let file = by_path()?;
-        Ok(self.uncovered(place, &file).unwrap_or(file))
+        self.uncovered(place, &file)
     }
 
     /// The same file on the mount itself, where its link in /proc reads as it did: a clone of the
     /// mount is another one. In a user namespace handles lead to directories alone (`may_decode_fh`
     /// of fs/fhandle.c), so it is opened by name in the one that it is in.
-    fn uncovered(&self, place: &Place, file: &OwnedFd) -> Option<OwnedFd> {
-        let (directory, name) = self.hidden_parent(place).ok()?;
-        let own = open_beneath(&directory, &name, libc::O_PATH, 0).ok()?;
-        let [own_stat, stat] = [&own, file].map(|file| path::stat(file, c"").ok());
-        let [own_stat, stat] = [own_stat?, stat?];
-        let same = own_stat.ino == stat.ino && own_stat.device == stat.device;
-        same.then_some(own)
+    fn uncovered(&self, place: &Place, file: &OwnedFd) -> Result<OwnedFd, RestoreError> {
+        let (directory, name) = self.hidden_parent(place)?;
+        let own = open_beneath(&directory, &name, libc::O_PATH, 0);
+        let own = own.context("open", Text(&place.path))?;
+        let [own_stat, stat] = [&own, file].map(|file| path::stat(file, c"").context("statx", ""));
+        let (own_stat, stat) = (own_stat?, stat?);
+        if own_stat.ino == stat.ino && own_stat.device == stat.device {
+            return Ok(own);
+        }
+        let what = "a file that a mount covers, and whose name is another's";
+        Err(RestoreError::new(RestoreErrorKind::Impossible(what)))
     }
 
     /// The directory of a place that something is mounted over, on its own mount, and the last name.

@@ -61,6 +61,55 @@ pub fn set_flags(file: impl AsFd, flags: i32) -> Result<(), Errno> {
     Errno::result(returned).map(drop)
 }
 
+/// fcntl(2) `F_GETPIPE_SZ`.
+///
+/// # Errors
+///
+/// The errno of the call: `EBADF` of what is no pipe.
+pub fn pipe_size(file: impl AsFd) -> Result<u32, Errno> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: two plain numbers.
+    let size = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) })?;
+    Ok(size.cast_unsigned())
+}
+
+/// fcntl(2) `F_SETPIPE_SZ`.
+///
+/// # Errors
+///
+/// The errno of the call: `EPERM` beyond `fs.pipe-max-size`, but for root.
+pub fn set_pipe_size(file: impl AsFd, size: u32) -> Result<(), Errno> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: three plain numbers.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, size) }).map(drop)
+}
+
+/// fcntl(2) `F_GET_RW_HINT`.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn write_hint(file: impl AsFd) -> Result<u64, Errno> {
+    const F_GET_RW_HINT: libc::c_int = 1035;
+    let mut hint = 0_u64;
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes a number of 64 bits through the pointer.
+    Errno::result(unsafe { libc::fcntl(fd, F_GET_RW_HINT, &raw mut hint) })?;
+    Ok(hint)
+}
+
+/// fcntl(2) `F_SET_RW_HINT`.
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn set_write_hint(file: impl AsFd, hint: u64) -> Result<(), Errno> {
+    const F_SET_RW_HINT: libc::c_int = 1036;
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads a number of 64 bits through the pointer.
+    Errno::result(unsafe { libc::fcntl(fd, F_SET_RW_HINT, &raw const hint) }).map(drop)
+}
+
 /// fcntl(2) `F_DUPFD_CLOEXEC`: a duplicate at `lowest` or above.
 ///
 /// # Errors

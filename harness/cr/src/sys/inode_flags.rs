@@ -29,6 +29,19 @@ pub const SETTABLE: u32 = COMPRESSED
     | INHERITS_PROJECT
     | FOLDS_CASE;
 
+/// Those of [`SETTABLE`] that take a capability: immutable, append, journalled.
+pub const PRIVILEGED: u32 = IMMUTABLE | APPEND | 0x4000;
+/// The content is checked against hashes when it is read, and never changes.
+pub const VERITY: u32 = 0x10_0000;
+
+/// Whether the caller is root where that counts for flags and projects: in the first user namespace
+/// (`fileattr_set_prepare`).
+#[must_use]
+pub fn may_set_all() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    nix::unistd::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;

@@ -219,15 +219,19 @@ pub fn unwritten(file: impl AsFd) -> Result<Vec<Range>, Errno> {
     }
 }
 
+/// An extended attribute: its name, and its value or why that cannot be read.
+pub type Attribute = (Vec<u8>, Result<Vec<u8>, Errno>);
+
 /// Extended attributes of what a path refers to, the path itself if it is a symbolic link; sorted
 /// by name. Empty where there are none or the filesystem has no such thing.
-#[must_use]
-pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+///
+/// # Errors
+///
+/// The errno of listxattr(2).
+pub fn xattrs(path: &Path) -> Result<Vec<Attribute>, Errno> {
     // A path that is a descriptor stands for what it refers to; one below it is a path like others.
     let follow = path.parent() == Some(Path::new("/proc/self/fd"));
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return Vec::new();
-    };
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let names = sized(|buffer, size| {
         // SAFETY: `path` is a C string and the buffer is writable for its size.
         unsafe {
@@ -238,7 +242,11 @@ pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
             }
         }
     });
-    let mut found: Vec<(Vec<u8>, Vec<u8>)> = names
+    let names = match names {
+        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut found: Vec<Attribute> = names
         .split(|&byte| byte == 0)
         .filter(|name| !name.is_empty())
         .map(|name| {
@@ -256,23 +264,17 @@ pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
             (name.to_vec(), value)
         })
         .collect();
-    found.sort();
-    found
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(found)
 }
 
-/// Calls twice: for the size, then for the bytes. Empty on failure.
-fn sized(call: impl Fn(*mut u8, usize) -> isize) -> Vec<u8> {
-    let Ok(size) = usize::try_from(call(std::ptr::null_mut(), 0)) else {
-        return Vec::new();
-    };
-    let mut buffer = vec![0; size];
-    match usize::try_from(call(buffer.as_mut_ptr(), size)) {
-        Ok(size) => {
-            buffer.truncate(size);
-            buffer
-        }
-        Err(_) => Vec::new(),
-    }
+/// Calls twice: for the size, then for the bytes.
+fn sized(call: impl Fn(*mut u8, usize) -> isize) -> Result<Vec<u8>, Errno> {
+    let size = |returned: isize| Errno::result(returned).map(isize::cast_unsigned);
+    let mut buffer = vec![0; size(call(std::ptr::null_mut(), 0))?];
+    let length = size(call(buffer.as_mut_ptr(), buffer.len()))?;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 /// Numbers of the inotify and fanotify descriptors of a process, rising; of several that share one

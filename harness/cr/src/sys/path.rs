@@ -74,6 +74,25 @@ pub fn bare_tree(dir: impl AsFd, path: &CStr) -> Result<OwnedFd, Errno> {
     owned(fd)
 }
 
+/// Whether the name by which a file was opened is gone; none where the kernel does not say, as to who
+/// may mount nothing, and of a directory, which has one name.
+///
+/// It is asked to mount a directory over the file, which it refuses for one reason or the other: the
+/// name is gone (`cant_mount`), or it is no directory (`graft_tree`).
+pub fn is_name_gone(file: impl AsFd) -> Option<bool> {
+    let is_directory = |stat: Stat| stat.mode & libc::S_IFMT == libc::S_IFDIR;
+    if stat(&file, c"").map_or(true, is_directory) {
+        return None;
+    }
+    let link = super::handle::proc_path(file);
+    let none = None::<&str>;
+    match nix::mount::mount(Some("/"), &link, none, nix::mount::MsFlags::MS_BIND, none) {
+        Err(Errno::ENOENT) => Some(true),
+        Err(Errno::ENOTDIR) => Some(false),
+        _ => None,
+    }
+}
+
 /// A path that leads to the same file from any working directory. Where there is none to count from, the
 /// path as it is, and whoever opens it says what is wrong.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
@@ -317,6 +336,17 @@ pub fn set_xattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     Errno::result(returned).map(drop)
 }
 
+/// lremovexattr(2).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn remove_xattr(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    // SAFETY: two C strings.
+    let returned = unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) };
+    Errno::result(returned).map(drop)
+}
+
 /// A path as the system calls take it.
 ///
 /// # Errors
@@ -353,6 +383,25 @@ mod tests {
             );
         }
         open_beneath(&dir, c"new", libc::O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_is_gone_is_told_from_its_lookalike() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, lookalike] = ["x", "x (deleted)"].map(|name| folder.path().join(name));
+        let gone = std::fs::File::create(&path).unwrap();
+        std::fs::hard_link(&path, &lookalike).unwrap();
+        let named = open_path(&lookalike).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(name_of(&gone), name_of(&named));
+        // Not everybody may mount.
+        assert_ne!(is_name_gone(&gone), Some(false));
+        assert_ne!(is_name_gone(&named), Some(true));
+        assert_eq!(is_name_gone(open_path(folder.path()).unwrap()), None);
+        assert_eq!(
+            is_name_gone(&gone).is_some(),
+            is_name_gone(&named).is_some()
+        );
     }
 
     #[test]

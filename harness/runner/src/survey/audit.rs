@@ -9,6 +9,7 @@ use std::path::Path;
 
 use cr::fanotify::take::{self, Namer, Taken};
 use cr::sys::{handle, inspect};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use scenario::{Bytes, Entry, Fact, Stat};
 
@@ -130,6 +131,19 @@ impl Walk {
     }
 }
 
+/// What cannot be read stands there with the reason.
+fn xattrs(path: &Path) -> Vec<(Bytes, Bytes)> {
+    let text = |errno: Errno| Bytes::from(errno.to_string().as_bytes());
+    let value = |value: Result<Vec<u8>, Errno>| value.map_or_else(text, Bytes);
+    match inspect::xattrs(path) {
+        Ok(found) => {
+            let found = found.into_iter();
+            found.map(|(name, it)| (Bytes(name), value(it))).collect()
+        }
+        Err(errno) => vec![(Bytes::from("listxattr"), text(errno))],
+    }
+}
+
 /// What stat(2) and listxattr(2) show of a path.
 pub(super) fn stat(path: &Path, metadata: &fs::Metadata, content: Option<u64>) -> Stat {
     Stat {
@@ -139,10 +153,7 @@ pub(super) fn stat(path: &Path, metadata: &fs::Metadata, content: Option<u64>) -
         gid: metadata.gid(),
         size: metadata.size(),
         blocks: metadata.blocks(),
-        xattrs: inspect::xattrs(path)
-            .into_iter()
-            .map(|(name, value)| (Bytes(name), Bytes(value)))
-            .collect(),
+        xattrs: xattrs(path),
         changed: Vec::new(),
         content,
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 
 use cr::mounts::Mounts;
-use cr::sys::{handle, inspect};
+use cr::sys::{handle, inspect, path};
 use fsnotify::fdinfo::{Body as InfoBody, Group, Level, MarkTarget as InfoTarget};
 use fsnotify::handle::FileHandle;
 use fsnotify::{Ino, Sdev};
@@ -22,11 +22,38 @@ pub(super) struct Seen {
     pub(super) pid: Pid,
     pub(super) fact: Descriptor,
     pub(super) link: Vec<u8>,
+    /// What no path says of where it is.
+    pub(super) whereabouts: Whereabouts,
     pub(super) number: Option<(Sdev, Ino)>,
     pub(super) handle: Option<FileHandle>,
     pub(super) times: Option<Times>,
     pub(super) body: Body,
     group: Option<Group>,
+}
+
+/// Where the file of a descriptor is, which the text of its link leaves open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Whereabouts {
+    /// Its name is gone, although the text is a name of the same inode.
+    pub(super) is_name_gone: bool,
+    /// Its filesystem is mounted nowhere, whatever is at its path.
+    pub(super) is_mounted_nowhere: bool,
+}
+
+impl Whereabouts {
+    fn of(pid: Pid, link: &[u8], file: &OwnedFd) -> Self {
+        let is_path = link.starts_with(b"/");
+        let is_nowhere = |stat: path::Stat| {
+            let mounts = Mounts::of(pid.as_raw());
+            mounts.is_ok_and(|mounts| mounts.of_id(stat.mount).is_none())
+        };
+        Self {
+            is_name_gone: is_path
+                && link.ends_with(b" (deleted)")
+                && path::is_name_gone(file) == Some(true),
+            is_mounted_nowhere: is_path && path::stat(file, c"").is_ok_and(is_nowhere),
+        }
+    }
 }
 
 /// Access and modification time.
@@ -150,6 +177,7 @@ fn see(
     };
     Ok(Some(Seen {
         pid,
+        whereabouts: Whereabouts::of(pid, &link, &file),
         link,
         number: is_inode.then(|| (sdev(metadata.dev()), Ino(metadata.ino()))),
         handle: if is_inode {

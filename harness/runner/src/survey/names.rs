@@ -240,10 +240,15 @@ impl<'a> Resolver<'a> {
         let path = Path::new(std::ffi::OsStr::from_bytes(link));
         let n_links = seen.fact.stat.as_ref().map_or(1, |stat| stat.nlink);
         let has_this_name = n_links > 0
+            && !seen.whereabouts.is_name_gone
             && fs::symlink_metadata(self.names.here(path)).is_ok_and(|metadata| {
                 seen.number == Some((sdev(metadata.dev()), Ino(metadata.ino())))
             });
         match link.strip_suffix(DELETED) {
+            _ if seen.whereabouts.is_mounted_nowhere => {
+                let text = String::from_utf8_lossy(link);
+                Object::Other(format!("{text} on a filesystem that is mounted nowhere"))
+            }
             Some(name) if !has_this_name => {
                 Object::Ghost(self.names.shown(unnumbered(name, seen.number)))
             }

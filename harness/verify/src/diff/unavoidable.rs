@@ -59,6 +59,14 @@ impl Allowances {
     /// The allowances of a cut, from the survey at it.
     pub(super) fn of(survey: &[Fact], binds: Binds) -> Self {
         let mut allowances = Self(Vec::new(), binds);
+        // Objects that a descriptor with `O_TMPFILE` is of: that one makes them again.
+        let descriptors = survey.iter().filter_map(|fact| match fact {
+            Fact::Descriptor(descriptor) if descriptor.flags & O_TMPFILE != 0 => Some(descriptor),
+            _ => None,
+        });
+        let made: Vec<Object> = descriptors
+            .map(|descriptor| allowances.1.resolve(&descriptor.object))
+            .collect();
         for fact in survey {
             if let Fact::Descriptor(descriptor) = fact {
                 let object = allowances.1.resolve(&descriptor.object);
@@ -67,6 +75,9 @@ impl Allowances {
                     ..descriptor.clone()
                 };
                 allowances.add(&descriptor);
+                if !made.contains(&descriptor.object) {
+                    allowances.add_maker(&descriptor);
+                }
             }
         }
         allowances
@@ -195,7 +206,7 @@ impl Allowances {
             }
         }
         self.push(Unavoidable::GhostStage, CREATE, 1, Watched::Stage);
-        if descriptor.flags & O_TMPFILE != 0 {
+        if is_unnamed(path) {
             for bits in [MODIFY, ATTRIB] {
                 self.push(Unavoidable::Unnamed, bits, 1, Watched::in_parent(path));
             }
@@ -222,6 +233,18 @@ impl Allowances {
         if has_rights(descriptor) {
             for watched in [Watched::in_parent(path), Watched::Filesystem] {
                 self.push(Unavoidable::Rights, ATTRIB, 1, watched);
+            }
+        }
+    }
+
+    /// Who makes a file that never had a name, where no descriptor of it did.
+    fn add_maker(&mut self, descriptor: &Descriptor) {
+        let Object::Ghost(path) = &descriptor.object else {
+            return;
+        };
+        if is_unnamed(path) && descriptor.shared_with.is_none() {
+            for bits in [OPEN, CLOSE_WRITE] {
+                self.push(Unavoidable::Unnamed, bits, 1, Watched::in_parent(path));
             }
         }
     }
@@ -321,4 +344,9 @@ fn parent(path: &[u8]) -> &[u8] {
         Some(slash) => &path[..slash],
         None => b"",
     }
+}
+
+/// Whether it is a file that never had a name: facts leave the number out that stands for it.
+fn is_unnamed(path: &Bytes) -> bool {
+    path.0.ends_with(b"/#") || path.0 == b"#"
 }

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use super::super::content::{self, Store};
 use super::super::error::{DumpError, DumpErrorKind};
 use super::super::files::Held;
-use super::super::{keepers, parents};
+use super::super::{grounds, keepers, parents};
 use super::{Places, Search, duplicate, relative};
 use crate::image::{Image, LossRecord, Object, PlaceKind, Text, Watch};
 use crate::sys::path;
@@ -27,6 +27,8 @@ impl Places {
         parents::declare_others(image, self);
         if !matches!(store, Store::Nowhere) {
             keepers::refuse(image, self)?;
+            grounds::refuse(image, self, held)?;
+            grounds::declare_sizes(image, self, held)?;
         }
         let mut sources: Vec<(u32, OwnedFd)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(inode, _)| *inode);
