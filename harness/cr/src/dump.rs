@@ -202,7 +202,9 @@ impl Dump {
             ..Image::default()
         };
         let mut places = places::Places::new(pid, options)?;
-        let held = files::collect(&mut image, &mut places, options)?;
+        let held = files::collect(&mut image, &mut places, |pid| {
+            wanted::Wanted::of(pid, options)
+        })?;
         owners::note(&mut image, &held);
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;

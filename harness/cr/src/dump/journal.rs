@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
+use super::wanted::Wanted;
 use super::{DumpOptions, tree};
 use crate::image::{Image, Owner, Watch};
 use crate::queue::{self, Journal, LiveWatch};
@@ -218,7 +219,9 @@ fn targets(
         ..Image::default()
     };
     let mut places = Places::new(pid, options)?;
-    let held = files::collect(&mut image, &mut places, options)?;
+    let held = files::collect(&mut image, &mut places, |pid| {
+        Wanted::of_watched(pid, &watches)
+    })?;
     let mut found = Vec::with_capacity(watches.len());
     for watch in &watches {
         let sdev = watch.sdev;
