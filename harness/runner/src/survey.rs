@@ -31,6 +31,8 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Survey {
     descriptors: Vec<Seen>,
+    /// Of each process that lives.
+    directories: Vec<Fact>,
 }
 
 impl Survey {
@@ -48,7 +50,16 @@ impl Survey {
         for seen in &mut descriptors {
             seen.name_objects(&mut resolver);
         }
-        Ok(Self { descriptors })
+        let directory = |process: &Process| {
+            let object = descriptor::working_directory(process, &resolver)?;
+            let process = process.name.clone();
+            Some(Fact::WorkingDirectory { process, object })
+        };
+        let directories = processes.iter().filter_map(directory).collect();
+        Ok(Self {
+            descriptors,
+            directories,
+        })
     }
 
     /// A descriptor of a ghost with a time that would look whole to a dumper which keeps microseconds, as
@@ -102,6 +113,7 @@ impl Survey {
             facts.push(Fact::Descriptor(fact));
             facts.extend(seen.body_facts());
         }
+        facts.extend(self.directories.iter().cloned());
         facts
     }
 

@@ -71,6 +71,11 @@ pub enum Fact {
         fd: i32,
         wd: i32,
     },
+    /// Survey: where a process is.
+    WorkingDirectory {
+        process: Option<Name>,
+        object: Object,
+    },
     /// Another watcher of the same tree heard this between dump and the end of restore.
     Bystander(Bystander),
     /// An object of the visible tree.

@@ -289,6 +289,7 @@ fn is_of_survey(fact: &Fact) -> bool {
         | Fact::Watch(_)
         | Fact::Mark(_)
         | Fact::NextWd { .. }
+        | Fact::WorkingDirectory { .. }
         | Fact::Entry(_)
         | Fact::Leftover(_) => true,
         Fact::Event(_)
@@ -321,6 +322,7 @@ fn lost(fact: &Fact, unread: bool) -> Invariant {
         Fact::Watch(_) => invariant::WATCH,
         Fact::Mark(_) => invariant::MARK,
         Fact::NextWd { .. } => invariant::NEXT_WD,
+        Fact::WorkingDirectory { .. } => invariant::WORKING_DIRECTORY,
         Fact::Bystander(_) | Fact::Loss(_) => invariant::BYSTANDER,
         Fact::Entry(_) => invariant::ENTRY,
         Fact::Leftover(text) => leftover(text),
@@ -340,6 +342,7 @@ fn spurious(fact: &Fact) -> Invariant {
         | Fact::Ready { .. }
         | Fact::Signal { .. }
         | Fact::NextWd { .. }
+        | Fact::WorkingDirectory { .. }
         | Fact::Bystander(_)
         | Fact::Leftover(_)
         | Fact::Loss(_) => lost(fact, false),
@@ -358,6 +361,7 @@ fn reordered(fact: &Fact, unread: bool) -> Invariant {
         | Fact::Signal { .. }
         | Fact::Descriptor(_)
         | Fact::NextWd { .. }
+        | Fact::WorkingDirectory { .. }
         | Fact::Bystander(_)
         | Fact::Entry(_)
         | Fact::Leftover(_)

@@ -63,6 +63,7 @@ table! {
     SHARING = 1 . 4, "Descriptors that shared an open file description, by dup or by fork, share it still, and no others do.";
     INTEREST = 1 . 5, "An epoll descriptor has the interest list that it had, with the same events and data.";
     OFFSET = 1 . 6, "The file offset of a descriptor whose file has a name is the one that it had.";
+    WORKING_DIRECTORY = 1 . 7, "The working directory of a process is the one that it had.";
 
     WATCH = 2 . 1, "Every watch is there with the same wd, on the same inode.";
     WATCH_SPURIOUS = 2 . 2, "No watch is there that was not there before the cut.";

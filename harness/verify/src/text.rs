@@ -25,6 +25,7 @@ pub(crate) fn fact(fact: &Fact) -> String {
         Fact::Watch(it) => watch(it),
         Fact::Mark(it) => mark(it),
         Fact::NextWd { wd, .. } => format!("next wd={wd}"),
+        Fact::WorkingDirectory { object: it, .. } => format!("working directory {}", object(it)),
         Fact::Bystander(it) => bystander(it),
         Fact::Entry(it) => entry(it),
         Fact::Leftover(text) => text.clone(),

@@ -100,6 +100,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             Fact::Mark(Mark { process, fd, target, flags: 0, mask: u64::from(mask), ignored_mask: 1 })
         }),
         1 => (name(), 3_i32..5, 1_i32..4).prop_map(|(process, fd, wd)| Fact::NextWd { process, fd, wd }),
+        1 => (name(), object()).prop_map(|(process, object)| Fact::WorkingDirectory { process, object }),
         1 => (of(object()), mask(), bytes()).prop_map(|(watched, mask, name)| {
             Fact::Bystander(Bystander { watched, mask: Mask(mask), name })
         }),
@@ -257,6 +258,23 @@ fn changed(fact: &Fact) -> Vec<(&'static str, Fact)> {
                     process,
                     fd,
                     wd: wd + 9,
+                },
+            ));
+        }
+        Fact::WorkingDirectory { process, object } => {
+            let (process, object) = (process.clone(), object.clone());
+            all.push((
+                "object",
+                Fact::WorkingDirectory {
+                    process,
+                    object: Object::Unnamed(9),
+                },
+            ));
+            all.push((
+                "process",
+                Fact::WorkingDirectory {
+                    process: Some(Name("q".to_owned())),
+                    object,
                 },
             ));
         }

@@ -270,6 +270,7 @@ fn kind(fact: &Fact) -> &'static str {
             MarkTarget::Unknown(_) => "unknown mark",
         },
         Fact::NextWd { .. } => "next wd",
+        Fact::WorkingDirectory { .. } => "working directory",
         Fact::Bystander(_) => "bystander",
         Fact::Entry(_) => "entry",
         Fact::Leftover(_) => "leftover",
@@ -292,6 +293,7 @@ fn shape(fact: &Fact) -> Option<String> {
         | Fact::Watch(_)
         | Fact::Mark(_)
         | Fact::NextWd { .. }
+        | Fact::WorkingDirectory { .. }
         | Fact::Loss(_) => None,
     }
 }

@@ -31,6 +31,42 @@ pub(super) struct Seen {
     group: Option<Group>,
 }
 
+/// What it takes to name what a link in /proc leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linked<'a> {
+    pub(super) pid: Pid,
+    pub(super) link: &'a [u8],
+    pub(super) number: Option<(Sdev, Ino)>,
+    pub(super) n_links: u64,
+    pub(super) whereabouts: Whereabouts,
+}
+
+impl Seen {
+    pub(super) fn linked(&self) -> Linked<'_> {
+        Linked {
+            pid: self.pid,
+            link: &self.link,
+            number: self.number,
+            n_links: self.fact.stat.as_ref().map_or(1, |stat| stat.nlink),
+            whereabouts: self.whereabouts,
+        }
+    }
+}
+
+/// Where a process is; none of one that has ended.
+pub(super) fn working_directory(process: &Process, resolver: &Resolver<'_>) -> Option<Object> {
+    let file = handle::open_path(format!("/proc/{}/cwd", process.pid).as_ref()).ok()?;
+    let metadata = fs::metadata(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let link = path::name_of(&file).ok()?;
+    Some(resolver.link_object(&Linked {
+        pid: process.pid,
+        link: &link,
+        number: Some((sdev(metadata.dev()), Ino(metadata.ino()))),
+        n_links: metadata.nlink(),
+        whereabouts: Whereabouts::of(process.pid, &link, &file),
+    }))
+}
+
 /// Where the file of a descriptor is, which the text of its link leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Whereabouts {
@@ -320,7 +356,7 @@ impl Seen {
 
     /// Fills in what needs the names of every descriptor of the survey.
     pub(super) fn name_objects(&mut self, resolver: &mut Resolver) {
-        self.fact.object = resolver.link_object(self);
+        self.fact.object = resolver.link_object(&self.linked());
         let Some(group) = &self.group else {
             return;
         };

@@ -11,7 +11,7 @@ use fsnotify::{Ino, Sdev};
 use nix::libc;
 use scenario::{Arg, ArgKind, Bytes, Call, FlagSet, Object, Scenario};
 
-use super::descriptor::Seen;
+use super::descriptor::{Linked, Seen};
 
 /// What the names of the links that `--link-remap` makes begin with.
 const CRIU_LINK: &[u8] = b"link_remap.";
@@ -181,7 +181,7 @@ impl<'a> Resolver<'a> {
         }
         for seen in descriptors {
             if let Some(number) = seen.number {
-                let object = resolver.link_object(seen);
+                let object = resolver.link_object(&seen.linked());
                 resolver.add(number, seen.handle, &object);
             }
         }
@@ -220,9 +220,9 @@ impl<'a> Resolver<'a> {
 
     /// What the link of a descriptor says, read with the link count in mind: the kernel appends
     /// ` (deleted)` to a name that is gone (`d_path`), and a real name may end so too.
-    pub(super) fn link_object(&self, seen: &Seen) -> Object {
+    pub(super) fn link_object(&self, seen: &Linked<'_>) -> Object {
         const DELETED: &[u8] = b" (deleted)";
-        let link = seen.link.as_slice();
+        let link = seen.link;
         if !link.starts_with(b"/") {
             let kind = link.split(|&byte| byte == b':').next().unwrap_or(link);
             let kind = String::from_utf8_lossy(kind);
@@ -238,8 +238,7 @@ impl<'a> Resolver<'a> {
             return Object::Other(text);
         }
         let path = Path::new(std::ffi::OsStr::from_bytes(link));
-        let n_links = seen.fact.stat.as_ref().map_or(1, |stat| stat.nlink);
-        let has_this_name = n_links > 0
+        let has_this_name = seen.n_links > 0
             && !seen.whereabouts.is_name_gone
             && fs::symlink_metadata(self.names.here(path)).is_ok_and(|metadata| {
                 seen.number == Some((sdev(metadata.dev()), Ino(metadata.ino())))

@@ -18,6 +18,7 @@ pub(crate) enum Family<'a> {
     Watches(&'a Option<Name>, i32),
     Marks(&'a Option<Name>, i32),
     NextWd(&'a Option<Name>, i32),
+    WorkingDirectory(&'a Option<Name>),
     Bystander,
     Entries,
     Leftovers,
@@ -37,6 +38,7 @@ pub(crate) fn family(fact: &Fact) -> Family<'_> {
         Fact::Watch(watch) => Family::Watches(&watch.process, watch.fd),
         Fact::Mark(mark) => Family::Marks(&mark.process, mark.fd),
         Fact::NextWd { process, fd, .. } => Family::NextWd(process, *fd),
+        Fact::WorkingDirectory { process, .. } => Family::WorkingDirectory(process),
         Fact::Bystander(_) => Family::Bystander,
         Fact::Entry(_) => Family::Entries,
         Fact::Leftover(_) => Family::Leftovers,
@@ -247,7 +249,7 @@ fn identity(fact: &Fact) -> Identity<'_> {
         Fact::Watch(watch) => Identity::Wd(watch.wd),
         Fact::Mark(mark) => Identity::Target(&mark.target),
         Fact::Entry(entry) => Identity::Path(&entry.path),
-        Fact::NextWd { .. } => Identity::Only,
+        Fact::NextWd { .. } | Fact::WorkingDirectory { .. } => Identity::Only,
         Fact::FanotifyEvent(_)
         | Fact::Content(_)
         | Fact::Bystander(_)

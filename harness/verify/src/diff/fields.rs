@@ -45,6 +45,10 @@ pub(super) fn compare(control: &Fact, restored: &Fact, unread: bool) -> Vec<Fiel
         (Fact::NextWd { wd: a, .. }, Fact::NextWd { wd: b, .. }) => {
             fields.push("next wd", invariant::NEXT_WD, a, b);
         }
+        (Fact::WorkingDirectory { object: a, .. }, Fact::WorkingDirectory { object: b, .. }) => {
+            let (a, b) = (text::object(a), text::object(b));
+            fields.push("working directory", invariant::WORKING_DIRECTORY, &a, &b);
+        }
         (Fact::Entry(a), Fact::Entry(b)) => fields.entry(a, b),
         // Whole values: they were aligned because they are equal.
         (Fact::Bystander(_) | Fact::Leftover(_) | Fact::Loss(_), _) => {}

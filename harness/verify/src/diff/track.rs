@@ -202,6 +202,10 @@ impl<'a> Track<'a> {
                 format!("{fd}, {}", text::mark_target(&it.target))
             }
             Fact::NextWd { process, fd, .. } => text::fd_of(process.as_ref(), *fd),
+            Fact::WorkingDirectory { process, .. } => match process {
+                Some(Name(process)) => format!("working directory of {process}"),
+                None => "working directory".to_owned(),
+            },
             Fact::Bystander(it) => it
                 .watched
                 .as_ref()

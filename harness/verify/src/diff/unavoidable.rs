@@ -68,6 +68,9 @@ impl Allowances {
             .map(|descriptor| allowances.1.resolve(&descriptor.object))
             .collect();
         for fact in survey {
+            if let Fact::WorkingDirectory { object, .. } = fact {
+                allowances.add_working_directory(survey, object);
+            }
             if let Fact::Descriptor(descriptor) = fact {
                 let object = allowances.1.resolve(&descriptor.object);
                 let descriptor = Descriptor {
@@ -134,7 +137,19 @@ impl Allowances {
             self.add_reopening(descriptor);
         }
         if let Object::Ghost(path) = &descriptor.object {
-            self.add_ghost(descriptor, path);
+            let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
+            self.add_ghost(path, descriptor.kind, n_links);
+        }
+    }
+
+    /// A removed directory that a process is in is made again like one that a descriptor holds, and
+    /// once if both do.
+    fn add_working_directory(&mut self, survey: &[Fact], object: &Object) {
+        let is_held = survey.iter().any(
+            |fact| matches!(fact, Fact::Descriptor(descriptor) if descriptor.object == *object),
+        );
+        if let (Object::Ghost(path), false) = (self.1.resolve(object), is_held) {
+            self.add_ghost(&path, DescriptorKind::Directory, 0);
         }
     }
 
@@ -156,8 +171,8 @@ impl Allowances {
         }
     }
 
-    fn add_ghost(&mut self, descriptor: &Descriptor, path: &Bytes) {
-        let itself = || Watched::Itself(descriptor.object.clone());
+    fn add_ghost(&mut self, path: &Bytes, kind: DescriptorKind, n_links: u64) {
+        let itself = || Watched::Itself(Object::Ghost(path.clone()));
         self.push(
             Unavoidable::GhostName,
             MOVED_TO | CREATE,
@@ -187,9 +202,8 @@ impl Allowances {
         ] {
             self.push(Unavoidable::GhostStage, bits, 1, Watched::Filesystem);
         }
-        let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
         // An unlinked directory keeps a link of its own: nobody else names it.
-        if n_links > 0 && descriptor.kind != DescriptorKind::Directory {
+        if n_links > 0 && kind != DescriptorKind::Directory {
             for watched in [itself(), Watched::OtherName] {
                 self.push(Unavoidable::GhostName, MOVE_SELF, 1, watched);
             }
@@ -200,7 +214,7 @@ impl Allowances {
                 self.push(Unavoidable::GhostDestroyed, bits, 1, itself());
             }
             // Of a directory, whoever watches the whole filesystem is told as well.
-            if descriptor.kind == DescriptorKind::Directory {
+            if kind == DescriptorKind::Directory {
                 let rule = Unavoidable::GhostDestroyed;
                 self.push(rule, DELETE_SELF, 1, Watched::Filesystem);
             }

@@ -354,7 +354,7 @@ impl Page<'_> {
             Fact::Watch(_) | Fact::Mark(_) | Fact::NextWd { .. } => {
                 self.control.place != Place::End
             }
-            Fact::Entry(_) => false,
+            Fact::Entry(_) | Fact::WorkingDirectory { .. } => false,
         }
     }
 

@@ -144,6 +144,7 @@ fn is_of_step(fact: &Fact) -> bool {
         | Fact::Watch(_)
         | Fact::Mark(_)
         | Fact::NextWd { .. }
+        | Fact::WorkingDirectory { .. }
         | Fact::Bystander(_)
         | Fact::Entry(_)
         | Fact::Leftover(_)
