@@ -222,7 +222,9 @@ impl Dump {
             locks.take(Pid::from_raw(process.pid))?;
         }
         let mut places = places::Places::new(pid, options)?;
-        let held = files::collect(&mut image, &mut places, options)?;
+        let held = files::collect(&mut image, &mut places, |pid| {
+            wanted::Wanted::of(pid, options)
+        })?;
         refuse_nothing(&image)?;
         if let Some(record) = record {
             note_files(&image, &held, record)?;

@@ -135,16 +135,16 @@ pub struct OpenFile {
     /// Who reads it has to wait for permission listeners. Only known where the image has one.
     #[prost(bool, tag = "9")]
     pub asks: bool,
-    /// When the owner began, in ticks since the boot, if he is no process of the image; 0 where that
-    /// is not known.
-    #[prost(uint64, tag = "12")]
-    pub owner_began: u64,
     /// `F_GETPIPE_SZ` of a fifo.
     #[prost(uint32, tag = "10")]
     pub pipe_size: u32,
     /// `F_GET_RW_HINT` of a regular file: how long what is written is expected to last.
     #[prost(uint64, tag = "11")]
     pub write_hint: u64,
+    /// When the owner began, in ticks since the boot, if he is no process of the image; 0 where that
+    /// is not known.
+    #[prost(uint64, tag = "12")]
+    pub owner_began: u64,
 }
 
 /// `F_GETOWN_EX`.

@@ -253,3 +253,25 @@ pub fn clear_leftovers(
 ) -> Result<(), RestoreError> {
     leftovers::clear(path, &Tree::new(image, options)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Taken in the midst, it does not act behind it, which would be the end of the tests.
+    #[test]
+    fn a_signal_that_ends_waits_until_nothing_is_half_done() {
+        let before = SigSet::thread_get_mask().unwrap();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let waiting = unstopped(|| {
+                nix::sys::signal::raise(signal).context("raise", "")?;
+                let mut set = SigSet::empty();
+                set.add(signal);
+                Ok(raw::take_signal(&set))
+            });
+            let waiting = waiting.unwrap().map(|(number, _)| number);
+            assert_eq!(waiting, Some(signal as i32));
+        }
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+}

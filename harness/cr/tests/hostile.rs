@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             below_a_link,
         ),
     ];
+    trials.push(Trial::test("nobody_waits_for_a_fifo", wait_for_no_fifo));
     let images = IMAGES.iter().map(|case| {
         let run = || refuse_image(case);
         Trial::test(format!("image::{}", case.name), run)
@@ -204,6 +205,26 @@ fn below_a_link() -> Result<(), Failed> {
     let expected = format!("restored [Ok({ghost:?}), Ok({file:?})]");
     same(&expected, &said)?;
     same(&before, &world.all()?)
+}
+
+/// A fifo that has the name of a file, of which the image does not say what it is.
+fn wait_for_no_fifo() -> Result<(), Failed> {
+    let world = World::new()?;
+    let mut image = world.dump()?;
+    image.boot_id = "another".to_owned();
+    let file = world.path("tree").join(FILE_NAME);
+    fs::remove_file(&file)?;
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU)?;
+    let place = place_of(&mut image, FILE).inode as usize;
+    image.inodes[place].mode = 0;
+    for state in &mut image.files {
+        if matches!(state.object, Some(Object::Place(_))) {
+            state.flags = 0;
+            state.offset = 0;
+        }
+    }
+    let said = world.restore(&image)?;
+    same(&true, &said.starts_with("restored")).map_err(|_| format!("it says: {said}").into())
 }
 
 /// An image or a tree that is not as the dump left it, and what is said about it.

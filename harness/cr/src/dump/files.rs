@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::error::{DumpError, DumpErrorKind};
 use super::places::Places;
 use super::wanted::Wanted;
-use super::{DumpOptions, declare, tree};
+use super::{declare, tree};
 use crate::image::{
     Descriptor, Epoll, Fanotify, Image, Inotify, Interest, Object, OpenFile, Owner, PlaceKind,
 };
@@ -48,7 +48,7 @@ enum Kind {
 pub(super) fn collect(
     image: &mut Image,
     places: &mut Places,
-    options: &DumpOptions,
+    wanted: impl Fn(Pid) -> Wanted,
 ) -> Result<Vec<Held>, DumpError> {
     let mut held = Vec::new();
     let mut known: HashMap<(Kind, u64), Vec<usize>> = HashMap::new();
@@ -60,7 +60,7 @@ pub(super) fn collect(
         let pid = Pid::from_raw(image.processes[index].pid);
         let pidfd = inspect::pidfd_open(pid)
             .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
-        let wanted = Wanted::of(pid, options);
+        let wanted = wanted(pid);
         for fd in numbers(pid)? {
             let place = match tree::name(main, pid.as_raw()) {
                 name if name.is_empty() => format!("fd {fd}"),

@@ -20,6 +20,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
 use super::record::{self, Standpoint};
+use super::wanted::Wanted;
 use super::{DumpOptions, tree};
 use crate::image::{Image, Owner};
 use crate::queue::{Basket, Journal, LiveWatch, Phase, Targets};
@@ -203,7 +204,9 @@ impl Found {
             ..Image::default()
         };
         let mut places = Places::new(pid, options)?;
-        let held = files::collect(&mut image, &mut places, options)?;
+        let held = files::collect(&mut image, &mut places, |pid| {
+            Wanted::of_watched(pid, &watches)
+        })?;
         let mut by_wd = HashMap::with_capacity(watches.len());
         for watch in &watches {
             let sdev = watch.sdev;

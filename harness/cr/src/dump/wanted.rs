@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs;
 
-use fsnotify::fdinfo::{Body, Group, Kind, Level, MarkTarget};
+use fsnotify::fdinfo::{Body, Group, Kind, Level, MarkTarget, Watch};
 use nix::unistd::Pid;
 
 use super::DumpOptions;
@@ -33,6 +33,17 @@ impl Wanted {
         }
     }
 
+    /// The same for groups that watched this, and do not now: a dumper that was killed took it.
+    pub(super) fn of_watched(pid: Pid, watches: &[Watch]) -> Self {
+        let watched = watches.iter().map(|watch| (watch.sdev.0, watch.ino.0));
+        let watched: Inodes = watched.chain(watched_now(pid)).collect();
+        Self {
+            pid,
+            is_limited: true,
+            watched: OnceCell::from(watched),
+        }
+    }
+
     /// Whether there is anything that is left.
     pub(super) fn is_limited(&self) -> bool {
         self.is_limited
@@ -40,7 +51,7 @@ impl Wanted {
 
     /// Whether this is a file without a name that a group watches.
     pub(super) fn is_watched_ghost(&self, stat: &Stat, places: &Places) -> bool {
-        let watched = || watched(self.pid);
+        let watched = || watched_now(self.pid);
         stat.nlink == 0
             && self
                 .watched
@@ -51,7 +62,7 @@ impl Wanted {
 
 /// The inodes that groups of a process watch. What cannot be read here is not read later either, where
 /// it is an error.
-fn watched(pid: Pid) -> Inodes {
+fn watched_now(pid: Pid) -> Inodes {
     let mut found = Inodes::new();
     for fd in numbers(pid).unwrap_or_default() {
         let kind = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {

@@ -460,6 +460,21 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_was_opened_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        minimal().write(&path).unwrap();
+        let opened = ImageFile::open(&path).unwrap();
+        let other = Image {
+            boot_id: "other".to_owned(),
+            ..minimal()
+        };
+        other.write(&path).unwrap();
+        assert_eq!(opened.image(), &minimal());
+        assert_eq!(Image::read(&path).unwrap(), other);
+    }
+
+    #[test]
     fn content_is_used_once_and_lies_in_the_file() {
         let stored = |position| {
             Some(Stored {

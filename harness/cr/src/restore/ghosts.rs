@@ -136,8 +136,10 @@ struct Placed {
     is_directory: bool,
     /// Whether something was made in it.
     is_changed: bool,
-    /// What had the name: its name in a workroom.
-    displaced: Option<(Vec<u8>, CString, bool)>,
+    /// The workroom that it was made in, and its name there, which what had its path has now.
+    made_in: (Vec<u8>, CString),
+    /// Whether what had its path is a directory, if something had it.
+    displaced: Option<bool>,
     /// Times of a directory that something was made in, to be put back before it goes.
     times: Option<Times>,
 }
@@ -179,11 +181,16 @@ impl Maker<'_> {
         let Some(placed) = self.placed.pop_if(is_done) else {
             return Ok(());
         };
-        let removed = self.remove(&placed);
-        if removed.is_err() {
+        if let Err(error) = self.remove(&placed) {
             self.placed.push(placed);
+            return Err(error);
         }
-        removed
+        let (mount, name) = &placed.made_in;
+        if let Some(journal) = &mut self.journal {
+            let room = self.workrooms[mount].name.to_bytes();
+            journal.done((mount, room, name.to_bytes()))?;
+        }
+        Ok(())
     }
 
     /// Gives ghosts, which have no names any more, what gives rights by a name.
@@ -381,7 +388,7 @@ impl Maker<'_> {
                 raw::renameat2(room, name, fd, &last, libc::RENAME_EXCHANGE)
                     .context("renameat2", "RENAME_EXCHANGE")?;
                 let other_is_directory = stat.mode & libc::S_IFMT == libc::S_IFDIR;
-                Some((mount.to_vec(), name.to_owned(), other_is_directory))
+                Some(other_is_directory)
             }
             Err(errno) => {
                 return Err(RestoreError::call(
@@ -399,6 +406,7 @@ impl Maker<'_> {
             name: last,
             is_directory,
             is_changed: false,
+            made_in: (mount.to_vec(), name.to_owned()),
             displaced,
             times,
         });
@@ -543,10 +551,11 @@ impl Maker<'_> {
                 .map(drop)
                 .context("unlinkat", "")
         };
-        let Some((mount, name, other_is_directory)) = &placed.displaced else {
+        let Some(other_is_directory) = placed.displaced else {
             return unlink();
         };
-        if *other_is_directory != placed.is_directory {
+        let (mount, name) = &placed.made_in;
+        if other_is_directory != placed.is_directory {
             unlink()?;
         }
         let room = self.workrooms[mount].room(placed.through);

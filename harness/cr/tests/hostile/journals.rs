@@ -16,6 +16,7 @@ pub(super) fn trials() -> Vec<Trial> {
         Trial::test("half_a_line_of_a_journal_is_none", half_a_line),
         Trial::test("times_go_to_the_directory_that_had_them", put_times_back),
         Trial::test("a_journal_of_another_is_not_believed", journal_of_another),
+        Trial::test("who_has_a_path_after_a_ghost_keeps_it", keep_successor),
         Trial::test("a_copy_of_a_journal_is_not_believed", copied_journal),
         Trial::test(
             "a_copy_of_a_dumps_journal_is_not_believed",
@@ -250,6 +251,30 @@ fn journal_of_another() -> Result<(), Failed> {
         return Err(format!("it says: {said}").into());
     }
     same(&true, &journal.exists())
+}
+
+/// Its inode's number may be that of the ghost, which is gone with the restore.
+fn keep_successor() -> Result<(), Failed> {
+    let world = World::new()?;
+    fs::create_dir(world.path("tree").join(ROOM))?;
+    let hex = |text: &str| {
+        text.bytes()
+            .map(|it| format!("{it:02x}"))
+            .collect::<String>()
+    };
+    let ino = fs::metadata(world.path("tree/precious/f"))?.ino();
+    let moved = format!(
+        "move 2f. {}. 31. {ino} 0 {}.\n",
+        hex(ROOM),
+        hex("/precious/f")
+    );
+    let done = format!("done 2f. {}. 31.\n", hex(ROOM));
+    write_journal(&world, &format!("{moved}{done}"))?;
+    clear(&world)?;
+    same(&true, &world.path("tree/precious/f").exists())?;
+    write_journal(&world, &moved)?;
+    clear(&world)?;
+    same(&false, &world.path("tree/precious/f").exists())
 }
 
 /// Who copies a folder with root's rights makes a journal root's that another has written.

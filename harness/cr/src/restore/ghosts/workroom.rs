@@ -249,3 +249,48 @@ pub(in crate::restore) fn empty_and_remove(
     }
     remove().context("rmdir", "of our own directory")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::sys::handle::open_path;
+
+    #[test]
+    fn another_directory_of_the_name_is_not_taken_for_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = folder.path().join("room");
+        fs::create_dir(&room).unwrap();
+        let is_ours = |mode| {
+            fs::set_permissions(&room, fs::Permissions::from_mode(mode)).unwrap();
+            check_own(&open_path(&room).unwrap()).is_ok()
+        };
+        assert!(is_ours(0o700));
+        assert!(is_ours(0o2700), "as in a directory with that bit");
+        assert!(!is_ours(0o755));
+        assert!(!is_ours(0o1700));
+        if silent::is_permitted() {
+            fs::write(room.join("kept"), "").unwrap();
+            assert!(!is_ours(0o700), "somebody's content");
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_of_ours_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("room");
+        fs::create_dir(&path).unwrap();
+        for name in ["1", "kept"] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        symlink("kept", path.join("2")).unwrap();
+        let [parent, room] = [folder.path(), &path].map(|path| open_path(path).unwrap());
+        empty_and_remove(&parent, c"room", &room).unwrap_err();
+        assert!(path.join("kept").exists() && !path.join("1").exists());
+        fs::remove_file(path.join("kept")).unwrap();
+        empty_and_remove(&parent, c"room", &room).unwrap();
+        assert!(!path.exists());
+    }
+}
