@@ -9,6 +9,7 @@
 
 mod anchors;
 mod content;
+mod edges;
 mod error;
 mod files;
 mod foresee;
@@ -20,6 +21,7 @@ pub(crate) mod park;
 mod places;
 mod queues;
 pub(crate) mod settled;
+mod sharers;
 mod tree;
 
 use std::collections::HashMap;
@@ -103,7 +105,10 @@ pub enum Ghosts {
 /// What cannot be dumped, by name. The subject is then as it was.
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
-        let mut dump = Dump::look(pid, options, Store::Memory)?;
+        let mut dump = Dump::look(pid, options, |(image, held, _)| {
+            sharers::refuse(image, held)?;
+            Ok(Store::Memory)
+        })?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         dump.link_ghosts(options)?;
         dump.take_queues(options.queue, None)?;
@@ -141,8 +146,12 @@ pub fn dump_to_file(
         let failed = |error: &std::io::Error| {
             DumpError::io("write", image_path.display().to_string(), error)
         };
-        let writer = Writer::create(image_path).map_err(|error| failed(&error))?;
-        let mut dump = Dump::look(pid, options, Store::file(writer))?;
+        let mut dump = Dump::look(pid, options, |seen| {
+            sharers::refuse(seen.0, seen.1)?;
+            queues::refuse_own_directory(seen, image_path)?;
+            let writer = Writer::create(image_path);
+            Ok(Store::file(writer.map_err(|error| failed(&error))?))
+        })?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         if afterwards == Afterwards::RunsOn {
             queues::refuse_for_good(&dump.image, &dump.held)?;
@@ -166,6 +175,9 @@ fn in_own_directory<T: Send>(
     with_own_directory(body).map_err(|errno| DumpError::on("unshare", "", errno))?
 }
 
+/// What is known before anything is copied.
+type Seen<'a> = (&'a Image, &'a [files::Held], &'a places::Places);
+
 /// A dump under way.
 struct Dump {
     image: Image,
@@ -181,8 +193,13 @@ struct Dump {
 }
 
 impl Dump {
-    /// All that can be seen without taking anything.
-    fn look(pid: Pid, options: &DumpOptions, mut store: Store) -> Result<Self, DumpError> {
+    /// All that can be seen without taking anything. Where content goes is asked for when the groups
+    /// are known.
+    fn look(
+        pid: Pid,
+        options: &DumpOptions,
+        store: impl FnOnce(Seen<'_>) -> Result<Store, DumpError>,
+    ) -> Result<Self, DumpError> {
         // One descriptor is held for each description of the subject. More may be allowed for
         // good: nobody is worse off.
         let _ = raise_file_limit();
@@ -202,6 +219,7 @@ impl Dump {
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
+        let mut store = store((&image, &held, &places))?;
         let unread = queues::unread(&image, &held)?;
         places.finish(&mut image, &held, (options.ghost_limit, &mut store))?;
         let own = queues::heard_since(&image, &held, &unread)?;
@@ -266,12 +284,15 @@ impl Dump {
     }
 
     fn put_back(mut self) -> Result<(Image, Vec<Loss>), DumpError> {
-        let losses = self
+        let mut losses = self
             .taken
             .put_back(&self.image, &self.held, &mut self.places)?;
         files::take_edges(&self.image, &self.held)?;
-        let accessed = files::accessed(&self.image, &self.held);
-        Ok((self.image, losses.into_iter().chain(accessed).collect()))
+        if self.image.only_groups {
+            losses.extend(edges::in_doubt(&self.image, &self.held));
+        }
+        losses.extend(files::accessed(&self.image, &self.held));
+        Ok((self.image, losses))
     }
 
     fn forget(self) -> Result<Image, DumpError> {

@@ -17,6 +17,8 @@ mod gate;
 mod grown;
 mod journal;
 mod leave_running;
+mod owner;
+mod pairs;
 mod plan;
 mod record;
 mod reenact;
@@ -38,6 +40,8 @@ pub use self::journal::Journal;
 pub use self::leave_running::{
     Live, LiveWatch, PutBackError, Taken, Targets, put_back, recover, take,
 };
+pub use self::owner::Owner;
+pub use self::pairs::{Unread, losses_across};
 use self::plan::Plan;
 use self::scratch::Scratch;
 pub use self::window::Window;

@@ -18,11 +18,11 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Held};
 use super::places::Places;
 use super::{DumpOptions, boot_id, tree};
-use crate::image::{Image, Owner};
-use crate::queue::{self, Journal, Live, LiveWatch, Targets};
+use crate::image::Image;
+use crate::queue::{self, Journal, Live, LiveWatch, Owner, Targets};
 use crate::sys::handle::with_own_directory;
+use crate::sys::inspect;
 use crate::sys::path;
-use crate::sys::{descriptor, inspect};
 
 /// A journal that was found, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +157,7 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
             group: group.as_fd(),
             watches: &found.watches,
             targets: &mut found.targets,
+            owner,
         };
         queue::recover(&mut live, &mut journal)
             .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
@@ -164,18 +165,12 @@ fn recover_one(path: &Path, options: &DumpOptions) -> Result<Outcome, DumpError>
     .map_err(|errno| DumpError::on("unshare", "", errno))?
     .map_err(|error| error.at(&name))?;
     if let Some(owner) = owner {
-        set_owner(&group, owner).map_err(|error| error.at(&name))?;
+        // It was given back, but not by one who was killed behind that.
+        let given = owner.give_back(group.as_fd());
+        given.map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno).at(&name))?;
     }
     let pid = pid.as_raw();
     Ok(Outcome::PutBack { pid, fd })
-}
-
-/// Gives a group the owner that it had. One that is gone is told nothing.
-pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> {
-    match descriptor::set_owner(group, owner.kind, owner.pid) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(DumpError::on("fcntl", "F_SETOWN_EX", errno)),
-    }
 }
 
 /// What is written before the events.

@@ -38,7 +38,7 @@ pub fn park(pid: Pid, image_path: &Path, options: &DumpOptions) -> Result<Image,
     recover(image_path, options)?;
     // The rest ends here, and the thread that listens with it: the holder is forked of one thread.
     let (mut image, held) = in_own_directory(|| {
-        let Dump { image, held, .. } = Dump::look(pid, options, Store::Nowhere)?;
+        let Dump { image, held, .. } = Dump::look(pid, options, |_| Ok(Store::Nowhere))?;
         Ok((image, held))
     })?;
     // What cannot be made again is not made again.

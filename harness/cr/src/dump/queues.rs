@@ -7,7 +7,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use fsnotify::event::inotify::Events;
 use fsnotify::inotify::Mask;
@@ -18,10 +19,12 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
-use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text, Watch};
-use crate::queue::{self, Basket, Journal, Live, LiveWatch, Memory, Targets, Window};
-use crate::sys::descriptor;
+use super::{QueuePolicy, Seen, declare, journal};
+use crate::image::{Fanotify, Image, MarkKind, Object, PlaceKind, Text, Watch};
+use crate::queue::{
+    self, Basket, Journal, Live, LiveWatch, Memory, Owner, Targets, Unread, Window,
+};
+use crate::sys::path::{c_path, stat_path};
 use crate::{Loss, LossKind, fanotify};
 
 /// What was read out of the groups.
@@ -98,6 +101,10 @@ impl Taken {
             let own = own.get(&index).cloned().unwrap_or_default();
             let is_async = image.files[index].flags.cast_signed() & libc::O_ASYNC != 0;
             let owner = image.files[index].owner.filter(|_| is_async);
+            let owner = owner.map(|it| Owner {
+                kind: it.kind,
+                pid: it.pid,
+            });
             refuse_unread(group, policy, own.len()).map_err(at)?;
             let kept = match image_path {
                 None => Kept::Memory(Memory::default()),
@@ -107,11 +114,11 @@ impl Taken {
                 }
             };
             self.groups.push(TakenGroup { index, kept, owner });
-            if owner.is_some() {
-                hush(group).map_err(at)?;
-            }
             let taken = self.groups.last_mut().expect("pushed");
             take_one(image, taken, (group, own), policy).map_err(at)?;
+        }
+        if policy != QueuePolicy::Drop {
+            declare_pairs(image, held);
         }
         // Last: nothing puts these events back.
         for (index, group) in held.iter().enumerate() {
@@ -159,12 +166,6 @@ impl Taken {
     }
 }
 
-/// Takes the group's owner, whom every event would send a signal: those that the dump makes, too.
-fn hush(group: &Held) -> Result<(), DumpError> {
-    descriptor::set_owner(&group.file, 0, 0)
-        .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))
-}
-
 fn forget(kept: Kept) -> Result<(), DumpError> {
     match kept {
         Kept::Memory(_) => Ok(()),
@@ -194,6 +195,37 @@ pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpEr
     for (file, group) in image.files.iter().zip(held) {
         if matches!(file.object, Some(Object::Fanotify(_))) {
             refuse_unread(group, QueuePolicy::Refuse, 0).map_err(|error| error.at(&group.place))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses watches that would hear how image and journals are written: on their directory, or on an
+/// image that is there already.
+pub(super) fn refuse_own_directory(
+    (image, held, places): Seen<'_>,
+    image_path: &Path,
+) -> Result<(), DumpError> {
+    let directory = image_path.parent().unwrap_or(Path::new("/")).join(".");
+    let paths = [&*directory, image_path].into_iter();
+    // The image is not there as a rule.
+    let stats = paths.filter_map(|path| stat_path(&c_path(path.as_os_str().as_bytes()).ok()?).ok());
+    let own: Vec<(u32, u64)> = stats.map(|it| (places.sdev(&it), it.ino)).collect();
+    for (file, group) in image.files.iter().zip(held) {
+        let Some(Object::Inotify(state)) = &file.object else {
+            continue;
+        };
+        let is_own = |watch: &&Watch| {
+            let place = &image.places[watch.place as usize];
+            let inode = &image.inodes[place.inode as usize];
+            own.contains(&(inode.sdev, inode.ino))
+        };
+        if let Some(watch) = state.watches.iter().find(is_own) {
+            let what = format!(
+                "watch {} on where the image is written, which it would hear",
+                watch.wd
+            );
+            return Err(DumpError::not_supported(&group.place, what));
         }
     }
     Ok(())
@@ -256,7 +288,7 @@ fn take_one(
     (group, own): (&Held, Range<usize>),
     policy: QueuePolicy,
 ) -> Result<(), DumpError> {
-    let mut found = queue::take(group.file.as_fd(), taken.kept.basket())
+    let mut found = queue::take(group.file.as_fd(), taken.kept.basket(), taken.owner)
         .map_err(|errno| DumpError::on("read", "queue", errno))?;
     found.queue = queue::leave_out(&found.queue, own);
     match policy {
@@ -328,6 +360,24 @@ fn declare_losses(image: &mut Image, events: &[u8], group: &Held) -> Result<(), 
     Ok(())
 }
 
+/// Renames that several groups have heard of.
+fn declare_pairs(image: &mut Image, held: &[Held]) {
+    let mut groups = Vec::new();
+    for (file, held) in image.files.iter().zip(held) {
+        if let Some(Object::Inotify(state)) = &file.object {
+            let masks = state.watches.iter().map(|watch| watch.mask);
+            groups.push(Unread {
+                name: &held.place,
+                queue: &state.queue,
+                selects: Mask(masks.fold(0, |all, mask| all | mask)),
+            });
+        }
+    }
+    for loss in queue::losses_across(&groups) {
+        declare(image, loss);
+    }
+}
+
 fn put_back_one(
     image: &Image,
     held: &[Held],
@@ -358,12 +408,20 @@ fn put_back_one(
         group: group.as_fd(),
         watches: &watches,
         targets: &mut targets,
+        owner: taken.owner,
     };
-    let window = queue::put_back(&mut live, taken.kept.basket())
-        .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())));
-    let told = taken.owner.map(|owner| journal::set_owner(group, owner));
+    let window = queue::put_back(&mut live, taken.kept.basket()).map_err(|error| {
+        let kept = match &taken.kept {
+            Kept::Memory(_) => String::new(),
+            Kept::Journal(_, path) => format!("; its events are in {}", path.display()),
+        };
+        DumpError::new("", DumpErrorKind::NotPutBack(format!("{error}{kept}")))
+    });
+    // Whatever has failed.
+    let told = taken.owner.map(|owner| owner.give_back(group.as_fd()));
     let window = window?;
-    told.transpose()?;
+    told.transpose()
+        .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))?;
     forget(taken.kept)?;
     Ok(window)
 }

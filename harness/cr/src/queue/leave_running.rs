@@ -22,6 +22,7 @@ use super::cursor::{self, Probe};
 use super::error::RebuildError;
 use super::grown::Grown;
 use super::journal::Journal;
+use super::owner::Owner;
 use super::window::{Sentinel, Window};
 use super::{rebuild_again, record};
 use crate::sys::watch;
@@ -51,6 +52,8 @@ pub struct Live<'a> {
     pub group: BorrowedFd<'a>,
     pub watches: &'a [LiveWatch],
     pub targets: &'a mut dyn Targets,
+    /// Whom [`take`] has taken away.
+    pub owner: Option<Owner>,
 }
 
 /// What was read out of a group.
@@ -80,14 +83,22 @@ pub enum PutBackError {
 }
 
 /// Reads the queue of a group into the basket, and finds its cursor. What it was read from must
-/// not run before [`put_back`], unless it is never to run again.
+/// not run before [`put_back`], unless it is never to run again. The owner, if there is one to be sent
+/// signals, is taken away: the dumper makes events from here on.
 ///
 /// # Errors
 ///
 /// The errno of ioctl(2) or read(2), or that of the basket. Part of the queue may be in the basket.
-pub fn take(group: BorrowedFd<'_>, basket: &mut dyn Basket) -> Result<Taken, Errno> {
+pub fn take(
+    group: BorrowedFd<'_>,
+    basket: &mut dyn Basket,
+    owner: Option<Owner>,
+) -> Result<Taken, Errno> {
     basket.enter(Phase::Draining);
     drain_into(group, basket)?;
+    if owner.is_some() {
+        Owner::hush(group)?;
+    }
     let next_wd = match basket.next_wd() {
         Some(wd) => Ok(wd),
         None => find_next_wd(group, basket)?,
@@ -138,7 +149,7 @@ fn whole(basket: &dyn Basket, own: Vec<usize>, limit: usize) -> Vec<u8> {
 ///
 /// What failed. A basket that outlives this process has what [`recover`] needs.
 pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, PutBackError> {
-    if own(basket).len() * record::HEADER == basket.bytes().len() {
+    if has_only_own(basket) && is_told(live).map_err(failed("F_SETOWN_EX"))? {
         return Ok(Window::Quiet);
     }
     let mut sentinel = listen(live, basket.next_wd())?;
@@ -156,6 +167,24 @@ pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, 
     }
     restore(live, &stripped, basket, sentinel.as_mut().ok())?;
     Ok(sentinel.map_or_else(Window::Unknown, Sentinel::window))
+}
+
+fn has_only_own(basket: &dyn Basket) -> bool {
+    own(basket).len() * record::HEADER == basket.bytes().len()
+}
+
+/// Gives a group of which nothing was taken its owner again; false if there is something of which he
+/// was not told meanwhile.
+fn is_told(live: &Live<'_>) -> Result<bool, Errno> {
+    let Some(owner) = live.owner else {
+        return Ok(true);
+    };
+    owner.give_back(live.group)?;
+    if watch::unread(live.group)? == 0 {
+        return Ok(true);
+    }
+    Owner::hush(live.group)?;
+    Ok(false)
 }
 
 /// Has a sentinel listen to all that the watches are on. What cannot be opened now cannot be attached
@@ -246,9 +275,23 @@ fn restore(
     let wds: Vec<Wd> = stripped.iter().map(|watch| watch.wd).collect();
     basket.set_final(&queue, &wds).map_err(failed("journal"))?;
     basket.enter(Phase::Rebuilding);
-    rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+    let told = &basket.bytes()[..basket.began(Phase::Probing)];
+    if let Some(owner) = live.owner
+        && record::count(&queue) > record::count(told)
+    {
+        owner.signal(live.group).map_err(failed("F_SETOWN_EX"))?;
+    }
+    rebuild(live, &queue)?;
     basket.enter(Phase::Attaching);
     attach(live, stripped, (basket.next_wd(), sentinel))
+}
+
+/// From here on events are those of others, so the owner hears of them.
+fn rebuild(live: &Live<'_>, queue: &[u8]) -> Result<(), PutBackError> {
+    rebuild_again(live.group, queue).map_err(PutBackError::Rebuild)?;
+    let told = live.owner.map(|owner| owner.give_back(live.group));
+    told.transpose().map_err(failed("F_SETOWN_EX"))?;
+    Ok(())
 }
 
 /// Attaches watches, the oldest first, and sets the cursor. One that cannot be attached does not keep
@@ -313,7 +356,7 @@ pub fn recover(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBack
     if journal.phase().map_err(PutBackError::Read)? == Phase::Rebuilding {
         // The group has no watch of the subject, and what it holds is scaffolding.
         super::drain(live.group).map_err(failed("read"))?;
-        rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+        rebuild(live, &queue)?;
         journal.enter(Phase::Attaching);
     }
     let there = wds_of(live.group).map_err(PutBackError::Read)?;
@@ -324,10 +367,11 @@ pub fn recover(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBack
 /// What was read is not yet, or only in part, put together.
 fn recover_taken(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBackError> {
     recover_next_wd(live, journal)?;
-    take(live.group, journal).map_err(failed("read"))?;
-    if own(journal).len() * record::HEADER == journal.bytes().len() {
+    take(live.group, journal, live.owner).map_err(failed("read"))?;
+    if has_only_own(journal) && is_told(live).map_err(failed("F_SETOWN_EX"))? {
         return Ok(());
     }
+    drain_into(live.group, journal).map_err(failed("read"))?;
     let mut lost = Vec::new();
     for watch in live.watches {
         let wd = watch.wd;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use cr::LossKind;
 use cr::queue::{
-    Basket, Live, LiveWatch, Memory, Phase, PutBackError, Targets, Window, drain, put_back, take,
+    Basket, Live, LiveWatch, Memory, Owner, Phase, PutBackError, Targets, Window, drain, put_back,
+    take,
 };
 use cr::sys::watch;
 use fsnotify::Wd;
@@ -17,6 +18,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
@@ -34,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("what_a_part_of_the_sentinel_hears_is_no_loss", early),
         Trial::test("a_watch_that_ends_in_the_window_is_told_of", ending),
         Trial::test("a_one_shot_watch_that_fires_late_is_not_made_again", firing),
+        Trial::test("an_owner_is_told_of_others_and_not_of_the_dumper", signals),
         Trial::test("a_target_that_cannot_be_opened_costs_no_other_watch", short),
         Trial::ignorable_test("a_group_of_another_limit_keeps_its_queue", other_limit),
     ]
@@ -50,6 +54,7 @@ struct World {
     group: OwnedFd,
     /// The newest first.
     watches: Vec<LiveWatch>,
+    owner: Option<Owner>,
 }
 
 impl World {
@@ -69,6 +74,7 @@ impl World {
             folder,
             group,
             watches,
+            owner: None,
         })
     }
 
@@ -114,8 +120,9 @@ impl World {
             group: self.group.as_fd(),
             watches: &self.watches,
             targets: &mut targets,
+            owner: self.owner,
         };
-        take(live.group, &mut basket).unwrap();
+        take(live.group, &mut basket, self.owner).unwrap();
         put_back(&mut live, &mut basket)
     }
 
@@ -393,6 +400,53 @@ fn firing() -> Result<(), Failed> {
         let of = |wd: i32| [(wd, ATTRIB), (wd, IGNORED)];
         let expected = (Window::Quiet, [of(2), of(1)].concat());
         expect(&format!("{at:?}"), (window, world.queue()), expected)?;
+    }
+    Ok(())
+}
+
+/// Signals of the group go to this thread.
+fn signals() -> Result<(), Failed> {
+    let mut sigio = SigSet::empty();
+    sigio.add(Signal::SIGIO);
+    sigio.thread_block()?;
+    let pending = SignalFd::with_flags(&sigio, SfdFlags::SFD_NONBLOCK)?;
+    let thread = nix::unistd::gettid().as_raw();
+    let n_signals = |at: Option<Phase>, n_before: usize| -> Result<usize, Failed> {
+        let mut world = World::new(2, MODIFY | ATTRIB)?;
+        (0..n_before).for_each(|n| world.modify(n));
+        let owner = Owner {
+            kind: 0,
+            pid: thread,
+        };
+        world.owner = Some(owner);
+        owner.give_back(world.group())?;
+        // Of a world before.
+        while pending.read_signal()?.is_some() {}
+        cr::sys::descriptor::set_flags(&world.group, libc::O_NONBLOCK | libc::O_ASYNC)?;
+        world.go(|moment| {
+            if let (Some(at), Moment::Phase(phase)) = (at, moment)
+                && at == phase
+            {
+                world.chmod(0);
+            }
+        })?;
+        let mut n_signals = 0;
+        while pending.read_signal()?.is_some() {
+            n_signals += 1;
+        }
+        // And from here on he is told by the kernel.
+        world.chmod(1);
+        assert!(pending.read_signal()?.is_some());
+        Ok(n_signals)
+    };
+    for n_before in [0, 2] {
+        assert_eq!(n_signals(None, n_before)?, 0, "behind {n_before} events");
+        for at in [Phase::Probing, Phase::Stripping] {
+            // With nothing to put back nothing is stripped.
+            let expected = usize::from(at == Phase::Probing || n_before > 0);
+            let found = n_signals(Some(at), n_before)?;
+            assert_eq!(found, expected, "{at:?} behind {n_before} events");
+        }
     }
     Ok(())
 }

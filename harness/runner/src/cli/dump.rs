@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cr::{Afterwards, DumpOptions};
+use cr::{Afterwards, DumpError, DumpErrorKind, DumpOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     let (image, more) = match dumped {
         Ok(dumped) => dumped,
         Err(error) => {
-            anstream::eprintln!("error: {error}; the process runs on");
+            anstream::eprintln!("error: {error}; {}", after(&error, args, stopped));
             return Ok(crate::EXIT_FAIL);
         }
     };
@@ -102,6 +102,19 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     }
     drop(stopped);
     Ok(crate::EXIT_OK)
+}
+
+/// What becomes of the process after a dump that failed.
+fn after(error: &DumpError, args: &Args, stopped: Stopped) -> String {
+    match error.kind {
+        // What it did now would come between its events and what is to be put back.
+        DumpErrorKind::NotPutBack(_) => {
+            stopped.leave();
+            let images = args.images.display();
+            format!("the process is left stopped until `notifreeze recover {images}`")
+        }
+        _ => "the process runs on".to_owned(),
+    }
 }
 
 /// `4096`, `64K`, `256M`, `4G`, `1T`.
@@ -142,6 +155,11 @@ impl Stopped {
             }
         }
         Ok(stopped)
+    }
+
+    /// Leaves them stopped.
+    fn leave(mut self) {
+        self.0.clear();
     }
 
     fn stop(&mut self, pid: Pid) -> Result<(), String> {
