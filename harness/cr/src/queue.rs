@@ -38,7 +38,7 @@ use self::gate::Gate;
 use self::grown::Grown;
 pub use self::journal::Journal;
 pub use self::leave_running::{
-    Live, LiveWatch, PutBackError, Taken, Targets, put_back, recover, take,
+    Live, LiveWatch, PutBack, PutBackError, Taken, Targets, put_back, recover, take,
 };
 pub use self::owner::Owner;
 pub use self::pairs::{Unread, losses_across};
@@ -127,13 +127,17 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
         )
     }));
     if plan.overflow == Some(plan.n_records) {
-        losses.push(loss(
-            LossKind::OverflowAdded,
-            "exactly full".to_owned(),
-            "it gets an overflow event: a queue is filled by overflowing it",
-        ));
+        losses.push(overflow_added(name));
     }
     Ok(losses)
+}
+
+fn overflow_added(name: &str) -> Loss {
+    Loss::new(
+        LossKind::OverflowAdded,
+        format!("queue of {name}: exactly full"),
+        "it gets an overflow event: a queue is filled by overflowing it",
+    )
 }
 
 /// Makes the events of a saved queue again in a group that has no unread event.
@@ -165,19 +169,26 @@ pub fn rebuild_with_cookies(
     if queue.is_empty() {
         return Ok(());
     }
-    rebuild_within(group, queue, (limit()?, distance), avoid)
+    let limit = limit()?;
+    let plan = Plan::new(queue, limit)?;
+    rebuild_planned(group, &plan, (limit, distance), avoid)
 }
 
 /// Makes the events of a queue again in the group that had them, which has neither watches nor unread
 /// events now. Its limit is that of the time it was made in, and may be another than that of a new one.
-fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<(), RebuildError> {
+///
+/// Whether it gets an overflow event that it did not have, as [`losses`] says, is the result.
+fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<bool, RebuildError> {
     if queue.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let limit = own_limit(group)?;
     let mut grown = Grown::new(limit);
     grown.append(queue);
-    rebuild_within(group, &grown.into_bytes(), (limit, 0), &[])
+    let queue = grown.into_bytes();
+    let plan = Plan::new(&queue, limit)?;
+    let is_full = plan.overflow == Some(plan.n_records);
+    rebuild_planned(group, &plan, (limit, 0), &[]).map(|()| is_full)
 }
 
 /// How many events the queue of an empty group may hold: it is filled and emptied again.
@@ -202,13 +213,12 @@ fn clear(group: BorrowedFd<'_>, wds: [Wd; 2]) {
     let _ = drain(group);
 }
 
-fn rebuild_within(
+fn rebuild_planned(
     group: BorrowedFd<'_>,
-    queue: &[u8],
+    plan: &Plan<'_>,
     (limit, distance): (usize, u32),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
-    let plan = Plan::new(queue, limit)?;
     let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
     if unread != 0 {
         return Err(RebuildError::NotEmpty { unread });
@@ -216,8 +226,8 @@ fn rebuild_within(
     // A sampled check may find too late to say which event it was. The second time, every one is
     // looked at.
     let sampled = (limit, Check::Sampled, distance);
-    attempt(group, &plan, sampled, avoid)
-        .or_else(|_| attempt(group, &plan, (limit, Check::Each, distance), avoid))
+    attempt(group, plan, sampled, avoid)
+        .or_else(|_| attempt(group, plan, (limit, Check::Each, distance), avoid))
 }
 
 /// How often the size of the queue is compared with what it should be. Counting takes the kernel

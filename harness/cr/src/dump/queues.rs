@@ -22,7 +22,7 @@ use super::places::Places;
 use super::{QueuePolicy, Seen, declare, journal};
 use crate::image::{Fanotify, Image, MarkKind, Object, PlaceKind, Text, Watch};
 use crate::queue::{
-    self, Basket, Journal, Live, LiveWatch, Memory, Owner, Targets, Unread, Window,
+    self, Basket, Journal, Live, LiveWatch, Memory, Owner, PutBack, Targets, Unread,
 };
 use crate::sys::path::{c_path, stat_path};
 use crate::{Loss, LossKind, fanotify};
@@ -145,10 +145,12 @@ impl Taken {
         for taken in self.groups {
             let place = &held[taken.index].place;
             match put_back_one(image, held, places, taken) {
-                Ok(window) => losses.extend(window.loss(place)),
+                Ok(put_back) => losses.extend(put_back.losses(place)),
                 Err(error) => result = result.and(Err(error.at(place))),
             }
         }
+        // That a queue is exactly full may have been known before.
+        losses.retain(|loss| !image.lost.iter().any(|known| Loss::from(known) == *loss));
         result.map(|()| losses)
     }
 
@@ -383,7 +385,7 @@ fn put_back_one(
     held: &[Held],
     places: &mut Places,
     mut taken: TakenGroup,
-) -> Result<Window, DumpError> {
+) -> Result<PutBack, DumpError> {
     let group = &held[taken.index].file;
     let watches = match &image.files[taken.index].object {
         Some(Object::Inotify(state)) => &state.watches[..],
@@ -410,7 +412,7 @@ fn put_back_one(
         targets: &mut targets,
         owner: taken.owner,
     };
-    let window = queue::put_back(&mut live, taken.kept.basket()).map_err(|error| {
+    let done = queue::put_back(&mut live, taken.kept.basket()).map_err(|error| {
         let kept = match &taken.kept {
             Kept::Memory(_) => String::new(),
             Kept::Journal(_, path) => format!("; its events are in {}", path.display()),
@@ -419,11 +421,11 @@ fn put_back_one(
     });
     // Whatever has failed.
     let told = taken.owner.map(|owner| owner.give_back(group.as_fd()));
-    let window = window?;
+    let done = done?;
     told.transpose()
         .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))?;
     forget(taken.kept)?;
-    Ok(window)
+    Ok(done)
 }
 
 /// What watches of the image are on.

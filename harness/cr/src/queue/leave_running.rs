@@ -24,7 +24,8 @@ use super::grown::Grown;
 use super::journal::Journal;
 use super::owner::Owner;
 use super::window::{Sentinel, Window};
-use super::{rebuild_again, record};
+use super::{overflow_added, rebuild_again, record};
+use crate::Loss;
 use crate::sys::watch;
 
 /// A watch of a live group.
@@ -63,6 +64,28 @@ pub struct Taken {
     pub queue: Vec<u8>,
     /// The wd that the next new watch gets; or why that could not be found.
     pub next_wd: Result<Wd, Errno>,
+}
+
+/// What became of a queue that was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutBack {
+    pub window: Window,
+    /// It was exactly full, and has got an overflow event.
+    pub overflow_added: bool,
+}
+
+impl PutBack {
+    const NOTHING: Self = Self {
+        window: Window::Quiet,
+        overflow_added: false,
+    };
+
+    /// What the queue of a group, called `name` in the losses, lacks or has for it.
+    #[must_use]
+    pub fn losses(self, name: &str) -> Vec<Loss> {
+        let overflow = self.overflow_added.then(|| overflow_added(name));
+        self.window.loss(name).into_iter().chain(overflow).collect()
+    }
 }
 
 /// Failure of [`put_back`] or [`recover`].
@@ -148,9 +171,9 @@ fn whole(basket: &dyn Basket, own: Vec<usize>, limit: usize) -> Vec<u8> {
 /// # Errors
 ///
 /// What failed. A basket that outlives this process has what [`recover`] needs.
-pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, PutBackError> {
+pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<PutBack, PutBackError> {
     if has_only_own(basket) && is_told(live).map_err(failed("F_SETOWN_EX"))? {
-        return Ok(Window::Quiet);
+        return Ok(PutBack::NOTHING);
     }
     let mut sentinel = listen(live, basket.next_wd())?;
     drain_into(live.group, basket).map_err(failed("read"))?;
@@ -165,8 +188,11 @@ pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, 
         let compared = listening.compare((basket.bytes(), wd), &stripped);
         sentinel = compared.and(sentinel);
     }
-    restore(live, &stripped, basket, sentinel.as_mut().ok())?;
-    Ok(sentinel.map_or_else(Window::Unknown, Sentinel::window))
+    let overflow_added = restore(live, &stripped, basket, sentinel.as_mut().ok())?;
+    Ok(PutBack {
+        window: sentinel.map_or_else(Window::Unknown, Sentinel::window),
+        overflow_added,
+    })
 }
 
 fn has_only_own(basket: &dyn Basket) -> bool {
@@ -264,13 +290,14 @@ fn own_and_ends(basket: &dyn Basket, stripped: &[LiveWatch]) -> Vec<usize> {
     ends.chain(own(basket)).collect()
 }
 
-/// Gives a stripped and empty group its queue, its watches and its cursor.
+/// Gives a stripped and empty group its queue, its watches and its cursor; whether it has an overflow
+/// event more.
 fn restore(
     live: &mut Live<'_>,
     stripped: &[LiveWatch],
     basket: &mut dyn Basket,
     sentinel: Option<&mut Sentinel>,
-) -> Result<(), PutBackError> {
+) -> Result<bool, PutBackError> {
     let queue = whole(basket, own_and_ends(basket, stripped), usize::MAX);
     let wds: Vec<Wd> = stripped.iter().map(|watch| watch.wd).collect();
     basket.set_final(&queue, &wds).map_err(failed("journal"))?;
@@ -281,17 +308,18 @@ fn restore(
     {
         owner.signal(live.group).map_err(failed("F_SETOWN_EX"))?;
     }
-    rebuild(live, &queue)?;
+    let overflow_added = rebuild(live, &queue)?;
     basket.enter(Phase::Attaching);
-    attach(live, stripped, (basket.next_wd(), sentinel))
+    attach(live, stripped, (basket.next_wd(), sentinel))?;
+    Ok(overflow_added)
 }
 
 /// From here on events are those of others, so the owner hears of them.
-fn rebuild(live: &Live<'_>, queue: &[u8]) -> Result<(), PutBackError> {
-    rebuild_again(live.group, queue).map_err(PutBackError::Rebuild)?;
+fn rebuild(live: &Live<'_>, queue: &[u8]) -> Result<bool, PutBackError> {
+    let overflow_added = rebuild_again(live.group, queue).map_err(PutBackError::Rebuild)?;
     let told = live.owner.map(|owner| owner.give_back(live.group));
     told.transpose().map_err(failed("F_SETOWN_EX"))?;
-    Ok(())
+    Ok(overflow_added)
 }
 
 /// Attaches watches, the oldest first, and sets the cursor. One that cannot be attached does not keep
@@ -398,7 +426,7 @@ fn recover_taken(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBa
         let has_fired = watch.mask.0 & libc::IN_ONESHOT != 0 && first != end;
         Ok(!lost.contains(&watch.wd) && !has_fired)
     })?;
-    restore(live, &stripped, journal, None)
+    restore(live, &stripped, journal, None).map(drop)
 }
 
 /// A dumper may have died when it had made a watch to find the cursor, and had not noted its wd.

@@ -100,7 +100,7 @@ impl Busy {
             targets: &mut self.targets,
             owner: None,
         };
-        put_back(&mut live, basket)
+        put_back(&mut live, basket).map(|done| done.window)
     }
 
     fn fdinfo(&self) -> String {
@@ -191,7 +191,7 @@ fn empty() -> Result<(), Failed> {
         targets: &mut Open::default(),
         owner: None,
     };
-    assert_eq!(put_back(&mut live, &mut basket)?, Window::Quiet);
+    assert_eq!(put_back(&mut live, &mut basket)?.window, Window::Quiet);
     watch::rm_watch(group.as_fd(), wd)?;
     Ok(())
 }
@@ -244,7 +244,7 @@ fn many() -> Result<Completion, Failed> {
         targets: &mut paths,
         owner: None,
     };
-    let window = put_back(&mut live, &mut basket)?;
+    let window = put_back(&mut live, &mut basket)?.window;
     // A group of ours with as many watches listened.
     assert_eq!(window, Window::Quiet, "of {n_watches} watches");
     assert!(std::fs::read(&fdinfo)? == info, "fdinfo is another");

@@ -1,5 +1,6 @@
 //! Others are busy while the queue of a live group is taken and put back.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,6 +56,8 @@ struct World {
     /// The newest first.
     watches: Vec<LiveWatch>,
     owner: Option<Owner>,
+    /// Of the last time.
+    overflow_added: Cell<bool>,
 }
 
 impl World {
@@ -75,6 +78,7 @@ impl World {
             group,
             watches,
             owner: None,
+            overflow_added: Cell::new(false),
         })
     }
 
@@ -105,7 +109,7 @@ impl World {
         &self,
         mut others: impl FnMut(Moment) -> Result<(), Errno>,
     ) -> Result<Window, PutBackError> {
-        let others: std::cell::RefCell<&mut Others<'_>> = std::cell::RefCell::new(&mut others);
+        let others: RefCell<&mut Others<'_>> = RefCell::new(&mut others);
         let mut basket = Watched {
             basket: Memory::default(),
             others: &others,
@@ -123,7 +127,9 @@ impl World {
             owner: self.owner,
         };
         take(live.group, &mut basket, self.owner).unwrap();
-        put_back(&mut live, &mut basket)
+        let put_back = put_back(&mut live, &mut basket)?;
+        self.overflow_added.set(put_back.overflow_added);
+        Ok(put_back.window)
     }
 
     fn group(&self) -> BorrowedFd<'_> {
@@ -150,7 +156,7 @@ enum Moment {
 }
 
 type Others<'a> = dyn FnMut(Moment) -> Result<(), Errno> + 'a;
-type Shared<'a> = std::cell::RefCell<&'a mut Others<'a>>;
+type Shared<'a> = RefCell<&'a mut Others<'a>>;
 
 struct Watched<'a> {
     basket: Memory,
@@ -304,7 +310,8 @@ fn overflowing() -> Result<(), Failed> {
         })?;
         let queue = world.queue();
         let last = queue.last().copied();
-        // Exactly full, it is overflown by being put back.
+        // Exactly full, it is overflown by being put back, which is declared.
+        assert_eq!(world.overflow_added.get(), n_first + 1 == limit);
         if queue.len() != limit + 1 || last != Some((-1, OVERFLOW)) || window != Window::Quiet {
             let found = format!("{} events, the last {last:x?}, {window:?}", queue.len());
             return Err(format!("{n_first}: {found}").into());
@@ -503,7 +510,7 @@ fn other_limit() -> Result<Completion, Failed> {
             for now in [limit / 3, limit - 1, limit + 1, 3 * limit] {
                 fs::write(shown.path(), now.to_string())?;
                 assert_eq!(cr::queue::limit()?, now);
-                for n_events in [5, limit - 1, limit + 5] {
+                for n_events in [5, limit - 1, limit, limit + 5] {
                     of_limit(limit, n_events).map_err(|error| {
                         let error = error.message().unwrap_or_default().to_owned();
                         Failed::from(format!("{limit} then, {now} now: {error}"))
@@ -521,7 +528,9 @@ fn of_limit(limit: usize, n_events: usize) -> Result<(), Failed> {
     (0..n_events).for_each(|n| world.chmod(n % 2));
     let window = world.go(|_| ())?;
     let queue = world.queue();
-    let expected = n_events.min(limit + 1);
+    let is_full = n_events == limit;
+    let expected = n_events.min(limit + 1) + usize::from(is_full);
+    assert_eq!(world.overflow_added.get(), is_full, "{n_events}");
     world.chmod(0);
     if (window, queue.len(), world.queue()) != (Window::Quiet, expected, vec![(1, ATTRIB)]) {
         return Err(format!("{n_events}: {window:?}, {} events", queue.len()).into());
