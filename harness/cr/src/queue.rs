@@ -171,7 +171,11 @@ pub fn rebuild_with_cookies(
     }
     let limit = limit()?;
     let plan = Plan::new(queue, limit)?;
-    rebuild_planned(group, &plan, (limit, distance), avoid)
+    let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
+    if unread != 0 {
+        return Err(RebuildError::NotEmpty { unread });
+    }
+    rebuild_planned(group, &plan, ((limit, distance), None), avoid)
 }
 
 /// Makes the events of a queue again in the group that had them, which has neither watches nor unread
@@ -182,26 +186,44 @@ fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<bool, RebuildErr
     if queue.is_empty() {
         return Ok(false);
     }
-    let limit = own_limit(group)?;
+    let filled = Filled::new(group)?;
+    let limit = filled.gate.limit();
     let mut grown = Grown::new(limit);
     grown.append(queue);
     let queue = grown.into_bytes();
     let plan = Plan::new(&queue, limit)?;
     let is_full = plan.overflow == Some(plan.n_records);
-    rebuild_planned(group, &plan, (limit, 0), &[]).map(|()| is_full)
+    let params = (limit, 0);
+    let filled = match plan.overflow {
+        None => Some(filled),
+        Some(_) => {
+            drain(group).map_err(failed("read"))?;
+            None
+        }
+    };
+    rebuild_planned(group, &plan, (params, filled), &[]).map(|()| is_full)
 }
 
-/// How many events the queue of an empty group may hold: it is filled and emptied again.
-fn own_limit(group: BorrowedFd<'_>) -> Result<usize, RebuildError> {
-    let wds = [i32::MAX, i32::MAX - 1].map(|number| Wd::new(number).expect("positive"));
-    let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
-    let gate = Gate::closed(group, scratch.root(), wds, limit()?);
-    if gate.is_err() {
-        clear(group, wds);
+/// A group with a closed gate, which shows its limit, and nothing else.
+struct Filled<'g> {
+    scratch: Scratch<'g>,
+    gate: Gate<'g>,
+}
+
+impl<'g> Filled<'g> {
+    fn new(group: BorrowedFd<'g>) -> Result<Self, RebuildError> {
+        // Any that are free: a closed gate has no watch.
+        let wds = [i32::MAX, i32::MAX - 1].map(|number| Wd::new(number).expect("positive"));
+        let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+        let gate = Gate::closed(group, scratch.root(), wds, limit()?);
+        if gate.is_err() {
+            clear(group, wds);
+        }
+        Ok(Self {
+            scratch,
+            gate: gate?,
+        })
     }
-    let gate = gate?;
-    drain(group).map_err(failed("read"))?;
-    Ok(gate.limit())
 }
 
 /// Takes what is left of a failed attempt: the report is that of the failure, and this can fail only
@@ -213,21 +235,17 @@ fn clear(group: BorrowedFd<'_>, wds: [Wd; 2]) {
     let _ = drain(group);
 }
 
-fn rebuild_planned(
-    group: BorrowedFd<'_>,
+fn rebuild_planned<'g>(
+    group: BorrowedFd<'g>,
     plan: &Plan<'_>,
-    (limit, distance): (usize, u32),
+    ((limit, distance), filled): ((usize, u32), Option<Filled<'g>>),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
-    let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
-    if unread != 0 {
-        return Err(RebuildError::NotEmpty { unread });
-    }
     // A sampled check may find too late to say which event it was. The second time, every one is
     // looked at.
     let sampled = (limit, Check::Sampled, distance);
-    attempt(group, plan, sampled, avoid)
-        .or_else(|_| attempt(group, plan, (limit, Check::Each, distance), avoid))
+    attempt(group, plan, (sampled, filled), avoid)
+        .or_else(|_| attempt(group, plan, ((limit, Check::Each, distance), None), avoid))
 }
 
 /// How often the size of the queue is compared with what it should be. Counting takes the kernel
@@ -252,15 +270,22 @@ impl Check {
 }
 
 /// One go at it, which leaves the group empty and without scratch watches if it fails.
-fn attempt(
-    group: BorrowedFd<'_>,
+fn attempt<'g>(
+    group: BorrowedFd<'g>,
     plan: &Plan<'_>,
-    (limit, check, distance): (usize, Check, u32),
+    ((limit, check, distance), filled): ((usize, Check, u32), Option<Filled<'g>>),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
     let wds = plan.unused_wds(avoid);
-    let mut scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
-    let rebuilt = fill(group, plan, (limit, wds), &scratch).and_then(|mut gate| {
+    let (mut scratch, gate) = match filled {
+        Some(Filled { scratch, gate }) => (scratch, Ok(gate)),
+        None => {
+            let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+            let gate = fill(group, plan, (limit, wds), &scratch);
+            (scratch, gate)
+        }
+    };
+    let rebuilt = gate.and_then(|mut gate| {
         play(plan, (check, distance), &mut gate, &mut scratch)?;
         finish(plan, gate, &mut scratch)
     });
