@@ -3,7 +3,7 @@
 //! It reads the same queue. While it runs, it would read what the dumper makes there and not what the
 //! dumper has taken; and what it reads itself in the midst of it the dumper waits for.
 
-use std::fs;
+use std::{fs, iter};
 
 use nix::unistd::Pid;
 
@@ -49,21 +49,41 @@ fn find<'a>(image: &Image, groups: &[&'a Held]) -> Option<(Pid, &'a Held)> {
     })
 }
 
-/// Processes that are neither dumped nor ours.
+/// Processes that may have a group and are neither dumped nor ours. A dump with descendants leaves those
+/// that the first process was forked by; one of groups alone, all others.
 fn others(image: &Image) -> Vec<Pid> {
     let dumped: Vec<i32> = image.processes.iter().map(|process| process.pid).collect();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| !dumped.contains(pid))
-        .map(Pid::from_raw)
-        .filter(|pid| *pid != Pid::this())
-        .collect()
+    let others = if image.only_groups {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.collect()
+    } else {
+        let first = image.processes.first().map(|process| process.parent);
+        iter::successors(first, |pid| parent(*pid)).collect::<Vec<i32>>()
+    };
+    let own = Pid::this().as_raw();
+    let others = others.into_iter();
+    let others = others.filter(|pid| *pid > 0 && *pid != own && !dumped.contains(pid));
+    others.map(Pid::from_raw).collect()
 }
 
-fn may_run(pid: Pid) -> bool {
+/// What stands in /proc/PID/stat behind the name.
+fn fields(pid: i32) -> Vec<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name stands in parentheses and may contain any byte.
     let end = stat.iter().rposition(|&byte| byte == b')');
-    let state = end.and_then(|end| stat.get(end + 2));
-    state.is_some_and(|state| !matches!(state, b'T' | b't' | b'Z' | b'X'))
+    let rest = end.and_then(|end| stat.get(end + 1..)).unwrap_or_default();
+    let rest = String::from_utf8_lossy(rest);
+    rest.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let parent = fields(pid).get(1)?.parse().ok()?;
+    (parent > 0).then_some(parent)
+}
+
+fn may_run(pid: Pid) -> bool {
+    let fields = fields(pid.as_raw());
+    let state = fields.first().and_then(|state| state.chars().next());
+    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
 }
