@@ -10,6 +10,7 @@
 mod anchors;
 mod claim;
 mod content;
+mod edges;
 mod error;
 mod files;
 mod foresee;
@@ -27,6 +28,7 @@ mod queues;
 mod record;
 mod recover;
 pub(crate) mod settled;
+mod sharers;
 mod stop;
 mod tree;
 mod unread;
@@ -125,7 +127,11 @@ pub enum Ghosts {
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
         let claimed = (&mut Locks::default(), None);
-        let mut dump = Dump::look(pid, options, Store::Memory, claimed)?;
+        let store = |(image, held, _): Seen<'_>| {
+            sharers::refuse(image, held)?;
+            Ok(Store::Memory)
+        };
+        let mut dump = Dump::look(pid, options, store, claimed)?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         dump.link_ghosts(options, None)?;
         if let Err(error) = dump.take(options.queue, None) {
@@ -184,6 +190,9 @@ fn in_own_directory<T: Send>(
     with_own_directory(body).map_err(|errno| DumpError::on("unshare", "", errno))?
 }
 
+/// What is known before anything is copied.
+type Seen<'a> = (&'a Image, &'a [files::Held], &'a places::Places);
+
 /// A dump under way.
 struct Dump {
     image: Image,
@@ -201,11 +210,12 @@ struct Dump {
 }
 
 impl Dump {
-    /// All that can be seen without taking anything.
+    /// All that can be seen without taking anything. Where content goes is asked for when the groups
+    /// are known.
     fn look(
         pid: Pid,
         options: &DumpOptions,
-        mut store: Store,
+        store: impl FnOnce(Seen<'_>) -> Result<Store, DumpError>,
         (locks, record): (&mut Locks, Option<&mut Record>),
     ) -> Result<Self, DumpError> {
         // One descriptor is held for each description of the subject. More may be allowed for
@@ -233,6 +243,7 @@ impl Dump {
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
+        let mut store = store((&image, &held, &places))?;
         let unread = queues::unread(&image, &held)?;
         places.finish(&mut image, &held, (options.ghost_limit, &mut store))?;
         let own = queues::heard_since(&image, &held, &unread)?;
@@ -339,12 +350,15 @@ impl Dump {
     }
 
     fn put_back(mut self) -> Result<(Image, Vec<Loss>), DumpError> {
-        let losses = self
+        let mut losses = self
             .taken
             .put_back(&self.image, &self.held, &mut self.places)?;
         files::take_edges(&self.image, &self.held)?;
-        let accessed = files::accessed(&self.image, &self.held);
-        Ok((self.image, losses.into_iter().chain(accessed).collect()))
+        if self.image.only_groups {
+            losses.extend(edges::in_doubt(&self.image, &self.held));
+        }
+        losses.extend(files::accessed(&self.image, &self.held));
+        Ok((self.image, losses))
     }
 
     /// The subject has been killed, and all is in the image.

@@ -68,7 +68,7 @@ kinds! {
     EndedMark = 5, I 3, "ended-mark", "A mark on a removed file that an unread event alone kept is missing.";
 
     QueueDropped = 6, I 4, "queue-dropped", "The unread events are missing.";
-    CookieChanged = 7, I 4, "cookie-changed", "The second half of a rename does not pair with the first, which was read before.";
+    CookieChanged = 7, I 4, "cookie-changed", "A half of a rename does not pair with the other, which was read before or is in another group.";
     RenameParted = 8, I 4, "rename-parted", "Two halves of a rename with an event between them do not pair.";
     OverflowAdded = 9, I 4, "overflow-added", "A queue that was exactly full ends in an overflow event.";
     WindowHeard = 10, I 4, "window-heard", "Events that came while the queue of a process that runs on was put back are missing.";

@@ -17,6 +17,8 @@ mod gate;
 mod grown;
 mod journal;
 mod leave_running;
+mod owner;
+mod pairs;
 mod plan;
 mod record;
 mod reenact;
@@ -36,8 +38,10 @@ use self::gate::Gate;
 use self::grown::Grown;
 pub use self::journal::Journal;
 pub use self::leave_running::{
-    Live, LiveWatch, PutBackError, Taken, Targets, put_back, recover, take,
+    Live, LiveWatch, PutBack, PutBackError, Taken, Targets, put_back, recover, take,
 };
+pub use self::owner::Owner;
+pub use self::pairs::{Unread, losses_across};
 use self::plan::Plan;
 use self::scratch::Scratch;
 pub use self::window::Window;
@@ -123,11 +127,7 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
         )
     }));
     if plan.overflow == Some(plan.n_records) {
-        losses.push(loss(
-            LossKind::OverflowAdded,
-            "exactly full".to_owned(),
-            "it gets an overflow event: a queue is filled by overflowing it",
-        ));
+        losses.push(overflow_added(name));
     }
     Ok(losses)
 }
@@ -136,6 +136,14 @@ pub fn losses(name: &str, queue: &[u8], limit: usize) -> Result<Vec<Loss>, Rebui
 /// is made.
 pub(crate) fn is_makeable(queue: &[u8]) -> bool {
     Plan::new(queue, usize::MAX).is_ok()
+}
+
+fn overflow_added(name: &str) -> Loss {
+    Loss::new(
+        LossKind::OverflowAdded,
+        format!("queue of {name}: exactly full"),
+        "it gets an overflow event: a queue is filled by overflowing it",
+    )
 }
 
 /// Makes the events of a saved queue again in a group that has no unread event.
@@ -167,32 +175,61 @@ pub fn rebuild_with_cookies(
     if queue.is_empty() {
         return Ok(());
     }
-    rebuild_within(group, queue, (limit()?, distance), avoid)
+    let limit = limit()?;
+    let plan = Plan::new(queue, limit)?;
+    let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
+    if unread != 0 {
+        return Err(RebuildError::NotEmpty { unread });
+    }
+    rebuild_planned(group, &plan, ((limit, distance), None), avoid)
 }
 
 /// Makes the events of a queue again in the group that had them, which has neither watches nor unread
 /// events now. Its limit is that of the time it was made in, and may be another than that of a new one.
-fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<(), RebuildError> {
+///
+/// Whether it gets an overflow event that it did not have, as [`losses`] says, is the result.
+fn rebuild_again(group: BorrowedFd<'_>, queue: &[u8]) -> Result<bool, RebuildError> {
     if queue.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let limit = own_limit(group)?;
+    let filled = Filled::new(group)?;
+    let limit = filled.gate.limit();
     let mut grown = Grown::new(limit);
     grown.append(queue);
-    rebuild_within(group, &grown.into_bytes(), (limit, 0), &[])
+    let queue = grown.into_bytes();
+    let plan = Plan::new(&queue, limit)?;
+    let is_full = plan.overflow == Some(plan.n_records);
+    let params = (limit, 0);
+    let filled = match plan.overflow {
+        None => Some(filled),
+        Some(_) => {
+            drain(group).map_err(failed("read"))?;
+            None
+        }
+    };
+    rebuild_planned(group, &plan, (params, filled), &[]).map(|()| is_full)
 }
 
-/// How many events the queue of an empty group may hold: it is filled and emptied again.
-fn own_limit(group: BorrowedFd<'_>) -> Result<usize, RebuildError> {
-    let wds = [i32::MAX, i32::MAX - 1].map(|number| Wd::new(number).expect("positive"));
-    let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
-    let gate = Gate::closed(group, scratch.root(), wds, limit()?);
-    if gate.is_err() {
-        clear(group, wds);
+/// A group with a closed gate, which shows its limit, and nothing else.
+struct Filled<'g> {
+    scratch: Scratch<'g>,
+    gate: Gate<'g>,
+}
+
+impl<'g> Filled<'g> {
+    fn new(group: BorrowedFd<'g>) -> Result<Self, RebuildError> {
+        // Any that are free: a closed gate has no watch.
+        let wds = [i32::MAX, i32::MAX - 1].map(|number| Wd::new(number).expect("positive"));
+        let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+        let gate = Gate::closed(group, scratch.root(), wds, limit()?);
+        if gate.is_err() {
+            clear(group, wds);
+        }
+        Ok(Self {
+            scratch,
+            gate: gate?,
+        })
     }
-    let gate = gate?;
-    drain(group).map_err(failed("read"))?;
-    Ok(gate.limit())
 }
 
 /// Takes what is left of a failed attempt: the report is that of the failure, and this can fail only
@@ -204,22 +241,17 @@ fn clear(group: BorrowedFd<'_>, wds: [Wd; 2]) {
     let _ = drain(group);
 }
 
-fn rebuild_within(
-    group: BorrowedFd<'_>,
-    queue: &[u8],
-    (limit, distance): (usize, u32),
+fn rebuild_planned<'g>(
+    group: BorrowedFd<'g>,
+    plan: &Plan<'_>,
+    ((limit, distance), filled): ((usize, u32), Option<Filled<'g>>),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
-    let plan = Plan::new(queue, limit)?;
-    let unread = watch::unread(group).map_err(failed("FIONREAD"))?;
-    if unread != 0 {
-        return Err(RebuildError::NotEmpty { unread });
-    }
     // A sampled check may find too late to say which event it was. The second time, every one is
     // looked at.
     let sampled = (limit, Check::Sampled, distance);
-    attempt(group, &plan, sampled, avoid)
-        .or_else(|_| attempt(group, &plan, (limit, Check::Each, distance), avoid))
+    attempt(group, plan, (sampled, filled), avoid)
+        .or_else(|_| attempt(group, plan, ((limit, Check::Each, distance), None), avoid))
 }
 
 /// How often the size of the queue is compared with what it should be. Counting takes the kernel
@@ -244,15 +276,22 @@ impl Check {
 }
 
 /// One go at it, which leaves the group empty and without scratch watches if it fails.
-fn attempt(
-    group: BorrowedFd<'_>,
+fn attempt<'g>(
+    group: BorrowedFd<'g>,
     plan: &Plan<'_>,
-    (limit, check, distance): (usize, Check, u32),
+    ((limit, check, distance), filled): ((usize, Check, u32), Option<Filled<'g>>),
     avoid: &[Wd],
 ) -> Result<(), RebuildError> {
     let wds = plan.unused_wds(avoid);
-    let mut scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
-    let rebuilt = fill(group, plan, (limit, wds), &scratch).and_then(|mut gate| {
+    let (mut scratch, gate) = match filled {
+        Some(Filled { scratch, gate }) => (scratch, Ok(gate)),
+        None => {
+            let scratch = Scratch::new(group).map_err(failed("fsmount of a tmpfs"))?;
+            let gate = fill(group, plan, (limit, wds), &scratch);
+            (scratch, gate)
+        }
+    };
+    let rebuilt = gate.and_then(|mut gate| {
         play(plan, (check, distance), &mut gate, &mut scratch)?;
         finish(plan, gate, &mut scratch)
     });

@@ -271,6 +271,11 @@ fn many_watches(tree: &Path) -> Vec<OwnedFd> {
         .for_each(|path| drop(File::create(path).unwrap()));
     files.iter().chain([&tree.to_owned()]).for_each(watched);
     File::create(tree.join("a")).unwrap();
+    // To make these again takes as many watches as there are, and the gate's.
+    let mode = || fs::Permissions::from_mode(0o600);
+    files
+        .iter()
+        .for_each(|path| fs::set_permissions(path, mode()).unwrap());
     vec![group]
 }
 

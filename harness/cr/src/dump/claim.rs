@@ -19,8 +19,10 @@ use super::record::Record;
 use super::recover::{self, LetGo, Recovered};
 use super::stop::{self, Fate, Stopped};
 use super::tree::Scope;
-use super::{Afterwards, Dump, DumpOptions, Ghosts, group, in_own_directory, park, queues};
-use crate::image::{Image, Object, Writer};
+use super::{
+    Afterwards, Dump, DumpOptions, Ghosts, Seen, group, in_own_directory, park, queues, sharers,
+};
+use crate::image::{Image, Writer};
 use crate::sys::path;
 use crate::{Loss, LossKind};
 
@@ -108,14 +110,19 @@ impl Claim {
             let what = "links to the ghosts of a process that runs on, which a restore would miss";
             return Err(DumpError::not_supported("", what));
         }
-        let writer = Writer::create(&self.path);
-        let writer = writer
-            .map_err(|error| DumpError::io("write", self.path.display().to_string(), &error))?;
-        let mut dump = self.look(options, Store::file(writer))?;
+        let path = self.path.clone();
+        let store = |seen: Seen<'_>| {
+            sharers::refuse(seen.0, seen.1)?;
+            queues::refuse_own_directory(seen, &path)?;
+            let writer = Writer::create(&path);
+            let failed = |error| DumpError::io("write", path.display().to_string(), &error);
+            writer.map(Store::file).map_err(failed)
+        };
+        let mut dump = self.look(options, store)?;
         group::refuse_waiting(&dump.image, &dump.held)?;
         if runs_on {
             queues::refuse_for_good(&dump.image, &dump.held)?;
-            refuse_few_descriptors(&dump.image)?;
+            refuse_few_descriptors()?;
         } else {
             stop::refuse_undying(&dump.image.pids())?;
         }
@@ -145,7 +152,11 @@ impl Claim {
         done
     }
 
-    fn look(&mut self, options: &DumpOptions, store: Store) -> Result<Dump, DumpError> {
+    fn look(
+        &mut self,
+        options: &DumpOptions,
+        store: impl FnOnce(Seen<'_>) -> Result<Store, DumpError>,
+    ) -> Result<Dump, DumpError> {
         interrupted()?;
         let claimed = (&mut self.locks, Some(&mut self.record));
         let dump = Dump::look(self.pid, options, store, claimed)?;
@@ -162,7 +173,7 @@ impl Claim {
         // The rest ends here, and the thread that listens with it: the holder is forked of one
         // thread.
         let (mut image, held) = in_own_directory(|| {
-            let Dump { image, held, .. } = self.look(options, Store::Nowhere)?;
+            let Dump { image, held, .. } = self.look(options, |_| Ok(Store::Nowhere))?;
             Ok((image, held))
         })?;
         stop::refuse_undying(&image.pids())?;
@@ -213,19 +224,14 @@ impl Drop for Claim {
     }
 }
 
-/// Descriptors that a queue is put back with, besides one for each watch of the group.
+/// Descriptors that a queue is put back with, at the most: those of the scratch filesystems above all.
 const SPARE: usize = 32;
 
-/// To put a queue back takes a descriptor for each watch of the group. Who may not have so many is told
-/// before anything is taken.
-fn refuse_few_descriptors(image: &Image) -> Result<(), DumpError> {
-    let watches = image.files.iter().map(|file| match &file.object {
-        Some(Object::Inotify(group)) => group.watches.len(),
-        _ => 0,
-    });
+/// Who may not have so many more is told before anything is taken.
+fn refuse_few_descriptors() -> Result<(), DumpError> {
     let failed = |error: &std::io::Error| DumpError::io("readdir", "/proc/self/fd", error);
     let open = std::fs::read_dir("/proc/self/fd").map_err(|error| failed(&error))?;
-    let needed = open.count() + watches.max().unwrap_or(0) + SPARE;
+    let needed = open.count() + SPARE;
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)
         .map_err(|errno| DumpError::on("getrlimit", "RLIMIT_NOFILE", errno))?;
     if limit < needed as u64 {

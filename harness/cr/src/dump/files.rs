@@ -331,7 +331,7 @@ fn interests(image: &mut Image, held: &[Held]) -> Result<(), DumpError> {
 }
 
 /// `tfd:        5 events:       19 data:                7  pos:0 ino:1039 sdev:10`.
-fn interest(line: &[u8]) -> Option<Interest> {
+pub(super) fn interest(line: &[u8]) -> Option<Interest> {
     let text = std::str::from_utf8(line).ok()?;
     let (fd, rest) = text.split_once("events:")?;
     let (events, rest) = rest.split_once("data:")?;

@@ -22,9 +22,9 @@ use super::places::Places;
 use super::record::{self, Standpoint};
 use super::wanted::Wanted;
 use super::{DumpOptions, tree};
-use crate::image::{Image, Owner};
-use crate::queue::{Basket, Journal, LiveWatch, Phase, Targets};
-use crate::sys::{descriptor, watch};
+use crate::image::Image;
+use crate::queue::{Basket, Journal, LiveWatch, Owner, Phase, Targets};
+use crate::sys::watch;
 
 /// Makes the journal of a group.
 pub(super) fn create(
@@ -82,14 +82,6 @@ pub(crate) fn began(pid: Pid) -> io::Result<u64> {
     let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
     let field = rest.and_then(|rest| rest.split(' ').nth(19)?.parse().ok());
     field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without starttime"))
-}
-
-/// Gives a group the owner that it had. One that is gone is told nothing.
-pub(super) fn set_owner(group: &OwnedFd, owner: Owner) -> Result<(), DumpError> {
-    match descriptor::set_owner(group, owner.kind, owner.pid) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(DumpError::on("fcntl", "F_SETOWN_EX", errno)),
-    }
 }
 
 /// Whose group a journal is of.

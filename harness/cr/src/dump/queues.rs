@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use fsnotify::event::inotify::Events;
@@ -18,11 +19,12 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
-use super::unread::Unread;
-use super::{QueuePolicy, declare, journal};
-use crate::image::{Fanotify, Image, MarkKind, Object, Owner, PlaceKind, Text, Watch};
-use crate::queue::{self, Basket, Journal, Live, LiveWatch, Memory, Targets, Window};
-use crate::sys::descriptor;
+use super::{QueuePolicy, Seen, declare, journal, unread};
+use crate::image::{Fanotify, Image, MarkKind, Object, PlaceKind, Text, Watch};
+use crate::queue::{
+    self, Basket, Journal, Live, LiveWatch, Memory, Owner, PutBack, Targets, Unread,
+};
+use crate::sys::path::{c_path, stat_path};
 use crate::{Loss, LossKind, fanotify};
 
 /// What was read out of the groups.
@@ -99,6 +101,10 @@ impl Taken {
             let own = own.get(&index).cloned().unwrap_or_default();
             let is_async = image.files[index].flags.cast_signed() & libc::O_ASYNC != 0;
             let owner = image.files[index].owner.filter(|_| is_async);
+            let owner = owner.map(|it| Owner {
+                kind: it.kind,
+                pid: it.pid,
+            });
             refuse_unread(group, policy, own.len()).map_err(at)?;
             let kept = match image_path {
                 None => Kept::Memory(Memory::default()),
@@ -108,11 +114,11 @@ impl Taken {
                 }
             };
             self.groups.push(TakenGroup { index, kept, owner });
-            if owner.is_some() {
-                hush(group).map_err(at)?;
-            }
             let taken = self.groups.last_mut().expect("pushed");
             take_one(image, taken, (group, own), policy).map_err(at)?;
+        }
+        if policy != QueuePolicy::Drop {
+            declare_pairs(image, held);
         }
         Ok(())
     }
@@ -131,10 +137,12 @@ impl Taken {
         for taken in self.groups {
             let place = &held[taken.index].place;
             match put_back_one(image, held, places, taken) {
-                Ok(window) => losses.extend(window.loss(place)),
+                Ok(put_back) => losses.extend(put_back.losses(place)),
                 Err(error) => result = result.and(Err(error.at(place))),
             }
         }
+        // That a queue is exactly full may have been known before.
+        losses.retain(|loss| !image.lost.iter().any(|known| Loss::from(known) == *loss));
         result.map(|()| losses)
     }
 
@@ -157,7 +165,7 @@ impl Taken {
 pub(super) fn take_fanotify_queues(
     image: &mut Image,
     held: &[Held],
-    (policy, (files, image_path)): (QueuePolicy, (&mut Unread, Option<&Path>)),
+    (policy, (files, image_path)): (QueuePolicy, (&mut unread::Unread, Option<&Path>)),
 ) -> Result<(), DumpError> {
     for (index, group) in held.iter().enumerate() {
         let Some(Object::Fanotify(state)) = &image.files[index].object else {
@@ -178,12 +186,6 @@ pub(super) fn take_fanotify_queues(
         take().map_err(|error| error.at(&group.place))?;
     }
     Ok(())
-}
-
-/// Takes the group's owner, whom every event would send a signal: those that the dump makes, too.
-fn hush(group: &Held) -> Result<(), DumpError> {
-    descriptor::set_owner(&group.file, 0, 0)
-        .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))
 }
 
 fn forget(kept: Kept) -> Result<(), DumpError> {
@@ -215,6 +217,37 @@ pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpEr
     for (file, group) in image.files.iter().zip(held) {
         if matches!(file.object, Some(Object::Fanotify(_))) {
             refuse_unread(group, QueuePolicy::Refuse, 0).map_err(|error| error.at(&group.place))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses watches that would hear how image and journals are written: on their directory, or on an
+/// image that is there already.
+pub(super) fn refuse_own_directory(
+    (image, held, places): Seen<'_>,
+    image_path: &Path,
+) -> Result<(), DumpError> {
+    let directory = image_path.parent().unwrap_or(Path::new("/")).join(".");
+    let paths = [&*directory, image_path].into_iter();
+    // The image is not there as a rule.
+    let stats = paths.filter_map(|path| stat_path(&c_path(path.as_os_str().as_bytes()).ok()?).ok());
+    let own: Vec<(u32, u64)> = stats.map(|it| (places.sdev(&it), it.ino)).collect();
+    for (file, group) in image.files.iter().zip(held) {
+        let Some(Object::Inotify(state)) = &file.object else {
+            continue;
+        };
+        let is_own = |watch: &&Watch| {
+            let place = &image.places[watch.place as usize];
+            let inode = &image.inodes[place.inode as usize];
+            own.contains(&(inode.sdev, inode.ino))
+        };
+        if let Some(watch) = state.watches.iter().find(is_own) {
+            let what = format!(
+                "watch {} on where the image is written, which it would hear",
+                watch.wd
+            );
+            return Err(DumpError::not_supported(&group.place, what));
         }
     }
     Ok(())
@@ -276,7 +309,7 @@ fn take_one(
     (group, own): (&Held, Range<usize>),
     policy: QueuePolicy,
 ) -> Result<(), DumpError> {
-    let mut found = queue::take(group.file.as_fd(), taken.kept.basket())
+    let mut found = queue::take(group.file.as_fd(), taken.kept.basket(), taken.owner)
         .map_err(|errno| DumpError::on("read", "queue", errno))?;
     found.queue = queue::leave_out(&found.queue, own);
     match policy {
@@ -348,12 +381,30 @@ fn declare_losses(image: &mut Image, events: &[u8], group: &Held) -> Result<(), 
     Ok(())
 }
 
+/// Renames that several groups have heard of.
+fn declare_pairs(image: &mut Image, held: &[Held]) {
+    let mut groups = Vec::new();
+    for (file, held) in image.files.iter().zip(held) {
+        if let Some(Object::Inotify(state)) = &file.object {
+            let masks = state.watches.iter().map(|watch| watch.mask);
+            groups.push(Unread {
+                name: &held.place,
+                queue: &state.queue,
+                selects: Mask(masks.fold(0, |all, mask| all | mask)),
+            });
+        }
+    }
+    for loss in queue::losses_across(&groups) {
+        declare(image, loss);
+    }
+}
+
 fn put_back_one(
     image: &Image,
     held: &[Held],
     places: &mut Places,
     mut taken: TakenGroup,
-) -> Result<Window, DumpError> {
+) -> Result<PutBack, DumpError> {
     let group = &held[taken.index].file;
     let watches = match &image.files[taken.index].object {
         Some(Object::Inotify(state)) => &state.watches[..],
@@ -378,14 +429,22 @@ fn put_back_one(
         group: group.as_fd(),
         watches: &watches,
         targets: &mut targets,
+        owner: taken.owner,
     };
-    let window = queue::put_back(&mut live, taken.kept.basket())
-        .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())));
-    let told = taken.owner.map(|owner| journal::set_owner(group, owner));
-    let window = window?;
-    told.transpose()?;
+    let done = queue::put_back(&mut live, taken.kept.basket()).map_err(|error| {
+        let kept = match &taken.kept {
+            Kept::Memory(_) => String::new(),
+            Kept::Journal(_, path) => format!("; its events are in {}", path.display()),
+        };
+        DumpError::new("", DumpErrorKind::NotPutBack(format!("{error}{kept}")))
+    });
+    // Whatever has failed.
+    let told = taken.owner.map(|owner| owner.give_back(group.as_fd()));
+    let done = done?;
+    told.transpose()
+        .map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno))?;
     forget(taken.kept)?;
-    Ok(window)
+    Ok(done)
 }
 
 /// What watches of the image are on.

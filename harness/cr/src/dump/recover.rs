@@ -244,6 +244,7 @@ fn recover_one(
             group: group.as_fd(),
             watches: &found.watches,
             targets: &mut found.targets,
+            owner: context.owner,
         };
         queue::recover(&mut live, &mut journal)
             .map_err(|error| DumpError::new("", DumpErrorKind::NotPutBack(error.to_string())))
@@ -251,7 +252,9 @@ fn recover_one(
     .map_err(|errno| DumpError::on("unshare", "", errno))?
     .map_err(|error| error.at(&name))?;
     if let Some(owner) = context.owner {
-        journal::set_owner(&group, owner).map_err(|error| error.at(&name))?;
+        // It was given back, but not by one who was killed behind that.
+        let given = owner.give_back(group.as_fd());
+        given.map_err(|errno| DumpError::on("fcntl", "F_SETOWN_EX", errno).at(&name))?;
     }
     let pid = pid.as_raw();
     Ok(Outcome::PutBack { pid, fd })

@@ -22,8 +22,10 @@ use super::cursor::{self, Probe};
 use super::error::RebuildError;
 use super::grown::Grown;
 use super::journal::Journal;
+use super::owner::Owner;
 use super::window::{Sentinel, Window};
-use super::{rebuild_again, record};
+use super::{overflow_added, rebuild_again, record};
+use crate::Loss;
 use crate::sys::watch;
 
 /// A watch of a live group.
@@ -51,6 +53,8 @@ pub struct Live<'a> {
     pub group: BorrowedFd<'a>,
     pub watches: &'a [LiveWatch],
     pub targets: &'a mut dyn Targets,
+    /// Whom [`take`] has taken away.
+    pub owner: Option<Owner>,
 }
 
 /// What was read out of a group.
@@ -60,6 +64,28 @@ pub struct Taken {
     pub queue: Vec<u8>,
     /// The wd that the next new watch gets; or why that could not be found.
     pub next_wd: Result<Wd, Errno>,
+}
+
+/// What became of a queue that was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutBack {
+    pub window: Window,
+    /// It was exactly full, and has got an overflow event.
+    pub overflow_added: bool,
+}
+
+impl PutBack {
+    const NOTHING: Self = Self {
+        window: Window::Quiet,
+        overflow_added: false,
+    };
+
+    /// What the queue of a group, called `name` in the losses, lacks or has for it.
+    #[must_use]
+    pub fn losses(self, name: &str) -> Vec<Loss> {
+        let overflow = self.overflow_added.then(|| overflow_added(name));
+        self.window.loss(name).into_iter().chain(overflow).collect()
+    }
 }
 
 /// Failure of [`put_back`] or [`recover`].
@@ -80,14 +106,22 @@ pub enum PutBackError {
 }
 
 /// Reads the queue of a group into the basket, and finds its cursor. What it was read from must
-/// not run before [`put_back`], unless it is never to run again.
+/// not run before [`put_back`], unless it is never to run again. The owner, if there is one to be sent
+/// signals, is taken away: the dumper makes events from here on.
 ///
 /// # Errors
 ///
 /// The errno of ioctl(2) or read(2), or that of the basket. Part of the queue may be in the basket.
-pub fn take(group: BorrowedFd<'_>, basket: &mut dyn Basket) -> Result<Taken, Errno> {
+pub fn take(
+    group: BorrowedFd<'_>,
+    basket: &mut dyn Basket,
+    owner: Option<Owner>,
+) -> Result<Taken, Errno> {
     basket.enter(Phase::Draining);
     drain_into(group, basket)?;
+    if owner.is_some() {
+        Owner::hush(group)?;
+    }
     let next_wd = match basket.next_wd() {
         Some(wd) => Ok(wd),
         None => find_next_wd(group, basket)?,
@@ -137,9 +171,9 @@ fn whole(basket: &dyn Basket, own: Vec<usize>, limit: usize) -> Vec<u8> {
 /// # Errors
 ///
 /// What failed. A basket that outlives this process has what [`recover`] needs.
-pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, PutBackError> {
-    if own(basket).len() * record::HEADER == basket.bytes().len() {
-        return Ok(Window::Quiet);
+pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<PutBack, PutBackError> {
+    if has_only_own(basket) && is_told(live).map_err(failed("F_SETOWN_EX"))? {
+        return Ok(PutBack::NOTHING);
     }
     let mut sentinel = listen(live, basket.next_wd())?;
     drain_into(live.group, basket).map_err(failed("read"))?;
@@ -154,8 +188,29 @@ pub fn put_back(live: &mut Live<'_>, basket: &mut dyn Basket) -> Result<Window, 
         let compared = listening.compare((basket.bytes(), wd), &stripped);
         sentinel = compared.and(sentinel);
     }
-    restore(live, &stripped, basket, sentinel.as_mut().ok())?;
-    Ok(sentinel.map_or_else(Window::Unknown, Sentinel::window))
+    let overflow_added = restore(live, &stripped, basket, sentinel.as_mut().ok())?;
+    Ok(PutBack {
+        window: sentinel.map_or_else(Window::Unknown, Sentinel::window),
+        overflow_added,
+    })
+}
+
+fn has_only_own(basket: &dyn Basket) -> bool {
+    own(basket).len() * record::HEADER == basket.bytes().len()
+}
+
+/// Gives a group of which nothing was taken its owner again; false if there is something of which he
+/// was not told meanwhile.
+fn is_told(live: &Live<'_>) -> Result<bool, Errno> {
+    let Some(owner) = live.owner else {
+        return Ok(true);
+    };
+    owner.give_back(live.group)?;
+    if watch::unread(live.group)? == 0 {
+        return Ok(true);
+    }
+    Owner::hush(live.group)?;
+    Ok(false)
 }
 
 /// Has a sentinel listen to all that the watches are on. What cannot be opened now cannot be attached
@@ -235,20 +290,36 @@ fn own_and_ends(basket: &dyn Basket, stripped: &[LiveWatch]) -> Vec<usize> {
     ends.chain(own(basket)).collect()
 }
 
-/// Gives a stripped and empty group its queue, its watches and its cursor.
+/// Gives a stripped and empty group its queue, its watches and its cursor; whether it has an overflow
+/// event more.
 fn restore(
     live: &mut Live<'_>,
     stripped: &[LiveWatch],
     basket: &mut dyn Basket,
     sentinel: Option<&mut Sentinel>,
-) -> Result<(), PutBackError> {
+) -> Result<bool, PutBackError> {
     let queue = whole(basket, own_and_ends(basket, stripped), usize::MAX);
     let wds: Vec<Wd> = stripped.iter().map(|watch| watch.wd).collect();
     basket.set_final(&queue, &wds).map_err(failed("journal"))?;
     basket.enter(Phase::Rebuilding);
-    rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+    let told = &basket.bytes()[..basket.began(Phase::Probing)];
+    if let Some(owner) = live.owner
+        && record::count(&queue) > record::count(told)
+    {
+        owner.signal(live.group).map_err(failed("F_SETOWN_EX"))?;
+    }
+    let overflow_added = rebuild(live, &queue)?;
     basket.enter(Phase::Attaching);
-    attach(live, stripped, (basket.next_wd(), sentinel))
+    attach(live, stripped, (basket.next_wd(), sentinel))?;
+    Ok(overflow_added)
+}
+
+/// From here on events are those of others, so the owner hears of them.
+fn rebuild(live: &Live<'_>, queue: &[u8]) -> Result<bool, PutBackError> {
+    let overflow_added = rebuild_again(live.group, queue).map_err(PutBackError::Rebuild)?;
+    let told = live.owner.map(|owner| owner.give_back(live.group));
+    told.transpose().map_err(failed("F_SETOWN_EX"))?;
+    Ok(overflow_added)
 }
 
 /// Attaches watches, the oldest first, and sets the cursor. One that cannot be attached does not keep
@@ -313,7 +384,7 @@ pub fn recover(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBack
     if journal.phase().map_err(PutBackError::Read)? == Phase::Rebuilding {
         // The group has no watch of the subject, and what it holds is scaffolding.
         super::drain(live.group).map_err(failed("read"))?;
-        rebuild_again(live.group, &queue).map_err(PutBackError::Rebuild)?;
+        rebuild(live, &queue)?;
         journal.enter(Phase::Attaching);
     }
     let there = wds_of(live.group).map_err(PutBackError::Read)?;
@@ -324,10 +395,11 @@ pub fn recover(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBack
 /// What was read is not yet, or only in part, put together.
 fn recover_taken(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBackError> {
     recover_next_wd(live, journal)?;
-    take(live.group, journal).map_err(failed("read"))?;
-    if own(journal).len() * record::HEADER == journal.bytes().len() {
+    take(live.group, journal, live.owner).map_err(failed("read"))?;
+    if has_only_own(journal) && is_told(live).map_err(failed("F_SETOWN_EX"))? {
         return Ok(());
     }
+    drain_into(live.group, journal).map_err(failed("read"))?;
     let mut lost = Vec::new();
     for watch in live.watches {
         let wd = watch.wd;
@@ -354,7 +426,7 @@ fn recover_taken(live: &mut Live<'_>, journal: &mut Journal) -> Result<(), PutBa
         let has_fired = watch.mask.0 & libc::IN_ONESHOT != 0 && first != end;
         Ok(!lost.contains(&watch.wd) && !has_fired)
     })?;
-    restore(live, &stripped, journal, None)
+    restore(live, &stripped, journal, None).map(drop)
 }
 
 /// A dumper may have died when it had made a watch to find the cursor, and had not noted its wd.

@@ -98,8 +98,9 @@ impl Busy {
             group: self.tree.group.as_fd(),
             watches: &self.watches,
             targets: &mut self.targets,
+            owner: None,
         };
-        put_back(&mut live, basket)
+        put_back(&mut live, basket).map(|done| done.window)
     }
 
     fn fdinfo(&self) -> String {
@@ -148,7 +149,7 @@ fn undisturbed() -> Result<(), Failed> {
         let mut live = Busy::new(seed)?;
         let before = live.fdinfo();
         let mut basket = Memory::default();
-        let taken = take(live.tree.group(), &mut basket)?;
+        let taken = take(live.tree.group(), &mut basket, None)?;
         let window = live.put_back(&mut basket)?;
         let group = live.tree.group();
         if window != Window::Quiet {
@@ -179,7 +180,7 @@ fn empty() -> Result<(), Failed> {
     let group = watch::init()?;
     let wd = watch::add_watch_on(group.as_fd(), &file, Mask(libc::IN_ATTRIB))?;
     let mut basket = Memory::default();
-    let taken = take(group.as_fd(), &mut basket)?;
+    let taken = take(group.as_fd(), &mut basket, None)?;
     assert_eq!(
         (taken.queue.len(), taken.next_wd.map(Wd::number)),
         (0, Ok(2))
@@ -188,8 +189,9 @@ fn empty() -> Result<(), Failed> {
         group: group.as_fd(),
         watches: &[],
         targets: &mut Open::default(),
+        owner: None,
     };
-    assert_eq!(put_back(&mut live, &mut basket)?, Window::Quiet);
+    assert_eq!(put_back(&mut live, &mut basket)?.window, Window::Quiet);
     watch::rm_watch(group.as_fd(), wd)?;
     Ok(())
 }
@@ -235,13 +237,14 @@ fn many() -> Result<Completion, Failed> {
     let fdinfo = format!("/proc/self/fdinfo/{}", group.as_raw_fd());
     let info = std::fs::read(&fdinfo)?;
     let mut basket = Memory::default();
-    take(group, &mut basket)?;
+    take(group, &mut basket, None)?;
     let mut live = Live {
         group,
         watches: &watches,
         targets: &mut paths,
+        owner: None,
     };
-    let window = put_back(&mut live, &mut basket)?;
+    let window = put_back(&mut live, &mut basket)?.window;
     // A group of ours with as many watches listened.
     assert_eq!(window, Window::Quiet, "of {n_watches} watches");
     assert!(std::fs::read(&fdinfo)? == info, "fdinfo is another");

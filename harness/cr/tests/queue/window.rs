@@ -1,5 +1,6 @@
 //! Others are busy while the queue of a live group is taken and put back.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 
 use cr::LossKind;
 use cr::queue::{
-    Basket, Live, LiveWatch, Memory, Phase, PutBackError, Targets, Window, drain, put_back, take,
+    Basket, Live, LiveWatch, Memory, Owner, Phase, PutBackError, Targets, Window, drain, put_back,
+    take,
 };
 use cr::sys::watch;
 use fsnotify::Wd;
@@ -17,6 +19,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
@@ -34,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("what_a_part_of_the_sentinel_hears_is_no_loss", early),
         Trial::test("a_watch_that_ends_in_the_window_is_told_of", ending),
         Trial::test("a_one_shot_watch_that_fires_late_is_not_made_again", firing),
+        Trial::test("an_owner_is_told_of_others_and_not_of_the_dumper", signals),
         Trial::test("a_target_that_cannot_be_opened_costs_no_other_watch", short),
         Trial::ignorable_test("a_group_of_another_limit_keeps_its_queue", other_limit),
     ]
@@ -50,6 +55,9 @@ struct World {
     group: OwnedFd,
     /// The newest first.
     watches: Vec<LiveWatch>,
+    owner: Option<Owner>,
+    /// Of the last time.
+    overflow_added: Cell<bool>,
 }
 
 impl World {
@@ -69,6 +77,8 @@ impl World {
             folder,
             group,
             watches,
+            owner: None,
+            overflow_added: Cell::new(false),
         })
     }
 
@@ -99,7 +109,7 @@ impl World {
         &self,
         mut others: impl FnMut(Moment) -> Result<(), Errno>,
     ) -> Result<Window, PutBackError> {
-        let others: std::cell::RefCell<&mut Others<'_>> = std::cell::RefCell::new(&mut others);
+        let others: RefCell<&mut Others<'_>> = RefCell::new(&mut others);
         let mut basket = Watched {
             basket: Memory::default(),
             others: &others,
@@ -114,9 +124,12 @@ impl World {
             group: self.group.as_fd(),
             watches: &self.watches,
             targets: &mut targets,
+            owner: self.owner,
         };
-        take(live.group, &mut basket).unwrap();
-        put_back(&mut live, &mut basket)
+        take(live.group, &mut basket, self.owner).unwrap();
+        let put_back = put_back(&mut live, &mut basket)?;
+        self.overflow_added.set(put_back.overflow_added);
+        Ok(put_back.window)
     }
 
     fn group(&self) -> BorrowedFd<'_> {
@@ -143,7 +156,7 @@ enum Moment {
 }
 
 type Others<'a> = dyn FnMut(Moment) -> Result<(), Errno> + 'a;
-type Shared<'a> = std::cell::RefCell<&'a mut Others<'a>>;
+type Shared<'a> = RefCell<&'a mut Others<'a>>;
 
 struct Watched<'a> {
     basket: Memory,
@@ -297,7 +310,8 @@ fn overflowing() -> Result<(), Failed> {
         })?;
         let queue = world.queue();
         let last = queue.last().copied();
-        // Exactly full, it is overflown by being put back.
+        // Exactly full, it is overflown by being put back, which is declared.
+        assert_eq!(world.overflow_added.get(), n_first + 1 == limit);
         if queue.len() != limit + 1 || last != Some((-1, OVERFLOW)) || window != Window::Quiet {
             let found = format!("{} events, the last {last:x?}, {window:?}", queue.len());
             return Err(format!("{n_first}: {found}").into());
@@ -397,6 +411,53 @@ fn firing() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Signals of the group go to this thread.
+fn signals() -> Result<(), Failed> {
+    let mut sigio = SigSet::empty();
+    sigio.add(Signal::SIGIO);
+    sigio.thread_block()?;
+    let pending = SignalFd::with_flags(&sigio, SfdFlags::SFD_NONBLOCK)?;
+    let thread = nix::unistd::gettid().as_raw();
+    let n_signals = |at: Option<Phase>, n_before: usize| -> Result<usize, Failed> {
+        let mut world = World::new(2, MODIFY | ATTRIB)?;
+        (0..n_before).for_each(|n| world.modify(n));
+        let owner = Owner {
+            kind: 0,
+            pid: thread,
+        };
+        world.owner = Some(owner);
+        owner.give_back(world.group())?;
+        // Of a world before.
+        while pending.read_signal()?.is_some() {}
+        cr::sys::descriptor::set_flags(&world.group, libc::O_NONBLOCK | libc::O_ASYNC)?;
+        world.go(|moment| {
+            if let (Some(at), Moment::Phase(phase)) = (at, moment)
+                && at == phase
+            {
+                world.chmod(0);
+            }
+        })?;
+        let mut n_signals = 0;
+        while pending.read_signal()?.is_some() {
+            n_signals += 1;
+        }
+        // And from here on he is told by the kernel.
+        world.chmod(1);
+        assert!(pending.read_signal()?.is_some());
+        Ok(n_signals)
+    };
+    for n_before in [0, 2] {
+        assert_eq!(n_signals(None, n_before)?, 0, "behind {n_before} events");
+        for at in [Phase::Probing, Phase::Stripping] {
+            // With nothing to put back nothing is stripped.
+            let expected = usize::from(at == Phase::Probing || n_before > 0);
+            let found = n_signals(Some(at), n_before)?;
+            assert_eq!(found, expected, "{at:?} behind {n_before} events");
+        }
+    }
+    Ok(())
+}
+
 /// A process may be out of descriptors at any time.
 fn short() -> Result<(), Failed> {
     for nth in [1, 2] {
@@ -449,7 +510,7 @@ fn other_limit() -> Result<Completion, Failed> {
             for now in [limit / 3, limit - 1, limit + 1, 3 * limit] {
                 fs::write(shown.path(), now.to_string())?;
                 assert_eq!(cr::queue::limit()?, now);
-                for n_events in [5, limit - 1, limit + 5] {
+                for n_events in [5, limit - 1, limit, limit + 5] {
                     of_limit(limit, n_events).map_err(|error| {
                         let error = error.message().unwrap_or_default().to_owned();
                         Failed::from(format!("{limit} then, {now} now: {error}"))
@@ -467,7 +528,9 @@ fn of_limit(limit: usize, n_events: usize) -> Result<(), Failed> {
     (0..n_events).for_each(|n| world.chmod(n % 2));
     let window = world.go(|_| ())?;
     let queue = world.queue();
-    let expected = n_events.min(limit + 1);
+    let is_full = n_events == limit;
+    let expected = n_events.min(limit + 1) + usize::from(is_full);
+    assert_eq!(world.overflow_added.get(), is_full, "{n_events}");
     world.chmod(0);
     if (window, queue.len(), world.queue()) != (Window::Quiet, expected, vec![(1, ATTRIB)]) {
         return Err(format!("{n_events}: {window:?}, {} events", queue.len()).into());
