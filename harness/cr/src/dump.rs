@@ -46,7 +46,7 @@ use unread::Unread;
 pub use claim::{Claim, SIGNALS};
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Doubt, Foreseen, foresee};
-pub use park::release;
+pub use park::{park_again, release};
 pub use recover::{Outcome, Recovered, recover, recover_stopped};
 pub use stop::Fate;
 

@@ -59,5 +59,17 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }
     let error = Command::new(file).arg0(program).args(rest).exec();
-    Err(format!("{}: {error}", program.display()))
+    let what = format!("{}: {error}", program.display());
+    if image.parked.is_none() {
+        return Err(what);
+    }
+    // They have left their holder, and would end with this process.
+    Err(
+        match cr::dump::park_again(&image, &show::file(&args.images)) {
+            Ok(()) => format!("{what}; the groups are parked again"),
+            Err(error) => {
+                format!("{what}; the groups are gone, since they cannot be parked: {error}")
+            }
+        },
+    )
 }
