@@ -150,7 +150,7 @@ impl Standing {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
 
-    /// `notifreeze dump`, by somebody who lets it run on.
+    /// `notifreeze dump`, which ends it if it is not refused or told otherwise.
     fn dump(&self, policies: &[&str]) -> Output {
         let folder = self.folder.path();
         Command::new(NOTIFREEZE)
@@ -160,7 +160,7 @@ impl Standing {
             .arg(folder.join("images"))
             .arg("--path")
             .arg(folder.join("w/dir"))
-            .args(["--leave-running", "--only-fsnotify"])
+            .arg("--only-fsnotify")
             .args(policies)
             .output()
             .expect("the program")
@@ -215,7 +215,8 @@ fn every_refused_dump_makes_the_events_that_refuse_the_next_one() {
         // The subject reads what the attempt made, and so is as ready as it can be for the next.
         assert!(subject.read_queue() > 0, "attempt {attempt} was silent");
     }
-    let output = subject.dump(&["--queue", "refuse", "--ghosts", "silent"]);
+    let silent = ["--queue", "refuse", "--ghosts", "silent", "--leave-running"];
+    let output = subject.dump(&silent);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(subject.read_queue(), 0, "the silent dump was heard");

@@ -545,6 +545,19 @@ fn what_is_parked_stays_in_reach() {
             "{command}: {output:?}"
         );
     }
+    // It is found, and cannot be executed, since it is open for writing (ETXTBSY).
+    let program = parked.folder.path().join("program");
+    fs::copy("/bin/true", &program).expect("a program");
+    let writer = fs::File::options().append(true).open(&program).expect("it");
+    let program = program.display().to_string();
+    let output = parked.notifreeze(&["restore", "--images", &images, "--", &program]);
+    assert!(said(&output).contains("parked again"), "{output:?}");
+    drop(writer);
+    let image = cr::Image::read(&parked.images().join("image.nf")).expect("an image");
+    let (first, holder) = (holder, image.parked.expect("a holder").holder);
+    assert_ne!(first, holder);
+    let is_there = || fs::read_to_string(format!("/proc/{holder}/comm")).is_ok();
+    assert_eq!(parked.left(), ["image.nf"]);
     let other = Subject::start();
     let before = other.state();
     let pid = other.pid().to_string();
@@ -555,8 +568,13 @@ fn what_is_parked_stays_in_reach() {
     );
     assert_eq!(other.state(), before);
     assert!(is_there());
-    let output = parked.notifreeze(&["restore", "--images", &images, "--", "true"]);
-    assert!(output.status.success(), "{output:?}");
+    let look = "grep -c ^inotify /proc/$$/fdinfo/5; dd bs=4096 count=1 <&5 2>/dev/null | wc -c";
+    let output = parked.notifreeze(&["restore", "--images", &images, "--", "sh", "-c", look]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "2\n48\n",
+        "{output:?}"
+    );
     waitpid(Pid::from_raw(holder), None).expect_err("another's child");
     crate::subject::wait_for("its end", || {
         let stat = fs::read_to_string(format!("/proc/{holder}/stat"));

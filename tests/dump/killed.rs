@@ -40,10 +40,16 @@ fn everywhere(more: &[&str], fatal: Fatal, done: Done) {
             Fatal::SubjectEnds | Fatal::Rival(_) => unreachable!("other tests"),
         };
         assert!(expected, "{at}");
-        if fatal == Fatal::Kill {
-            subject
-                .recover()
-                .unwrap_or_else(|error| panic!("{at}: {error}"));
+        if fatal == Fatal::Kill && is_reached {
+            // The next dump to the same place does what `recover` does.
+            let again = (done == Done::RunsOn && n / SAMPLE % 2 == 1)
+                .then(|| dump(&subject, more, (usize::MAX, Fatal::Kill)));
+            match again {
+                Some((_, ended)) => assert_eq!(ended, Ended::Exited(0), "{at}: the next dump"),
+                None => subject
+                    .recover()
+                    .unwrap_or_else(|error| panic!("{at}: {error}")),
+            }
         }
         let left = subject.left();
         let has_image = left == ["image.nf"];

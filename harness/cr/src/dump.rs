@@ -53,7 +53,7 @@ pub use claim::{Claim, SIGNALS};
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Doubt, Foreseen, foresee};
 pub use journal::check_journal;
-pub use park::release;
+pub use park::{park_again, release};
 pub use recover::{Outcome, Recovered, recover, recover_stopped};
 pub use stop::Fate;
 

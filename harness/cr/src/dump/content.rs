@@ -47,6 +47,7 @@ impl Store {
 
     /// Keeps the bytes of an extent.
     fn keep(&mut self, offset: u64, content: Vec<u8>) -> Result<Extent, DumpError> {
+        super::interrupted()?;
         let length = content.len() as u64;
         let mut extent = Extent {
             offset,

@@ -24,8 +24,9 @@ use nix::unistd::{Pid, pipe2};
 
 use super::error::{DumpError, DumpErrorKind};
 use super::journal::began;
+use super::record::Record;
 use crate::image::{Image, Parked};
-use crate::sys::{descriptor, inspect, raw, spawn};
+use crate::sys::{descriptor, inspect, path, raw, spawn};
 
 /// A holder that ends with this process until it is told to stay.
 #[derive(Debug)]
@@ -136,6 +137,36 @@ pub(super) fn refuse_occupied(image: &Path) -> Result<(), DumpError> {
             Err(DumpError::new(place, DumpErrorKind::Refused(what)))
         }
     }
+}
+
+/// Parks groups anew that the calling process, which has one thread, has taken over from the holder of
+/// an image, and writes where they are now: it could not do with them what it was to.
+///
+/// # Errors
+///
+/// What failed: the groups end with the caller then.
+pub fn park_again(image: &Image, path: &Path) -> Result<(), DumpError> {
+    let record = Record::lock(&path::absolute(path))?;
+    let mut image = image.clone();
+    let mut files = Vec::with_capacity(image.files.len());
+    for index in 0..image.files.len() {
+        let mut numbers = image
+            .processes
+            .iter()
+            .flat_map(|process| &process.descriptors);
+        let number = numbers.find(|it| it.file as usize == index);
+        let number = number.ok_or_else(|| DumpError::on("dup", "a group", Errno::EBADF))?;
+        let file = raw::fcntl(number.fd, libc::F_DUPFD_CLOEXEC, 0).and_then(path::owned);
+        files.push(file.map_err(|errno| DumpError::on("dup", number.fd.to_string(), errno))?);
+    }
+    let holder = Holder::start(files)?;
+    image.parked = Some(holder.parked());
+    let written = image.write(path);
+    written.map_err(|error| DumpError::io("write", path.display().to_string(), &error))?;
+    holder.keep()?;
+    // The next one at this place removes it otherwise.
+    let _ = record.remove();
+    Ok(())
 }
 
 /// Removes an image of groups whose holder is gone: it ended with a dumper that was killed before it

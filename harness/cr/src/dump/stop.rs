@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::claim::interrupted;
 use super::error::{DumpError, DumpErrorKind};
 use super::journal::began;
 use super::locks::Locks;
@@ -78,6 +79,7 @@ impl Stopped {
         let deadline = Instant::now() + LIMIT;
         while !is_stopped(pid).map_err(of_stat)? {
             refuse_traced(pid)?;
+            interrupted()?;
             if Instant::now() > deadline {
                 // It says why, if that is known.
                 return tree::processes(pid, Scope::Alone).map(drop);

@@ -425,8 +425,9 @@ fn behind_the_drain() -> Result<Range<usize>, Failed> {
             &image_path(subject.directory()),
             &options(subject.directory()),
         )?;
+        let put_back = |it: &cr::dump::Recovered| matches!(it.outcome, Outcome::PutBack { .. });
         let is_over = matches!(ended, Ended::Exited(_));
-        match (&mut found, recovered.is_empty()) {
+        match (&mut found, !recovered.iter().any(put_back)) {
             (None, false) if !is_over => found = Some(n..n + 1),
             (Some(found), false) if !is_over => found.end = n + 1,
             (Some(found), _) => return Ok(found.clone()),

@@ -121,6 +121,11 @@ fn dump(
             claim.dump(options, afterwards)
         }
     });
+    let lets_go_on = if claim.has_stopped() {
+        ", and lets it go on"
+    } else {
+        ""
+    };
     let fate = claim.end();
     dumped
         .map(|(image, more)| (image.losses(), more))
@@ -136,7 +141,8 @@ fn dump(
                 None => {
                     let images = args.images.display();
                     format!(
-                        "the process is stopped until `notifreeze recover {images}` lets it go on"
+                        "`notifreeze recover {images}` gives the process back what was \
+                         taken{lets_go_on}"
                     )
                 }
             };

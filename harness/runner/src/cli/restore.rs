@@ -61,6 +61,7 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         ..RestoreOptions::default()
     };
     let descriptors = file.image().processes[0].descriptors.clone();
+    let parked = file.image().parked.is_some().then(|| file.image().clone());
     if let Err(error) = cr::restore_opened(file, &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
@@ -71,5 +72,13 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }
     let error = Command::new(executable).arg0(program).args(rest).exec();
-    Err(format!("{}: {error}", program.display()))
+    let what = format!("{}: {error}", program.display());
+    let Some(image) = parked else {
+        return Err(what);
+    };
+    // They have left their holder, and would end with this process.
+    Err(match cr::dump::park_again(&image, &path) {
+        Ok(()) => format!("{what}; the groups are parked again"),
+        Err(error) => format!("{what}; the groups are gone, since they cannot be parked: {error}"),
+    })
 }
