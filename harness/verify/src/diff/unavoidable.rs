@@ -139,6 +139,11 @@ impl Allowances {
         if let Object::Ghost(path) = &descriptor.object {
             let n_links = descriptor.stat.as_ref().map_or(0, |stat| stat.nlink);
             self.add_ghost(path, descriptor.kind, n_links);
+            if has_rights(descriptor) {
+                for watched in [Watched::in_parent(path), Watched::Filesystem] {
+                    self.push(Unavoidable::Rights, ATTRIB, 1, watched);
+                }
+            }
         }
     }
 
@@ -243,11 +248,6 @@ impl Allowances {
             self.add_taken_name(&directory);
             gone = parent(gone);
             self.add_parent_times(gone);
-        }
-        if has_rights(descriptor) {
-            for watched in [Watched::in_parent(path), Watched::Filesystem] {
-                self.push(Unavoidable::Rights, ATTRIB, 1, watched);
-            }
         }
     }
 
