@@ -57,7 +57,7 @@ fn maker(kind: LossKind) -> Maker {
             "an_exactly_full_queue_gets_an_overflow_event_and_says_so",
         ),
         LossKind::WindowHeard => Test(
-            "harness/cr/tests/queue/live.rs",
+            "harness/cr/tests/queue/window.rs",
             "an_event_in_the_window_is_declared_and_one_before_it_is_kept",
         ),
         LossKind::DescriptorEvents => Builtin("fanotify/queue-descriptors_unread"),
