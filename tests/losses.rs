@@ -27,7 +27,7 @@ enum Maker {
 /// Tests of what a process may not do.
 const ROOMS: &str = "harness/cr/tests/losses.rs";
 /// Tests of ghosts in places that do not take everything.
-const CORNERS: &str = "harness/cr/tests/corners.rs";
+const CORNERS: &str = "harness/cr/tests/corners/cases.rs";
 /// Tests of reasons that take a queue which is given to them.
 const PLANS: &str = "harness/cr/src/fanotify/forge/plan.rs";
 const FORGED: &str = "harness/cr/tests/fanotify_forge.rs";
