@@ -350,7 +350,7 @@ fn fanotify_events_are_in_the_process_or_in_the_image_or_said_to_be_lost() {
         return;
     }
     let (mut n_lost, mut n_whole) = (0, 0);
-    for n in (0..).step_by(SAMPLE / 3) {
+    for n in (0..).step_by(SAMPLE) {
         let subject = Subject::start_as(FANOTIFY);
         let before = subject.state().expect("a subject");
         let (is_reached, ended) = dump(&subject, &[], (n, Fatal::Kill));

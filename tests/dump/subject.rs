@@ -62,6 +62,8 @@ impl Subject {
             .args([path("plan"), path("log")])
             .current_dir(path("w"))
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("the subject");
         let subject = Self { child, folder };
