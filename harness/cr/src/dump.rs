@@ -16,6 +16,7 @@ mod files;
 mod foresee;
 mod grounds;
 mod group;
+mod hearers;
 pub(crate) mod journal;
 mod keepers;
 mod links;
@@ -127,7 +128,7 @@ pub enum Ghosts {
 pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
     in_own_directory(|| {
         let claimed = (&mut Locks::default(), None);
-        let store = |(image, held, _): Seen<'_>| {
+        let store = |(image, held): Seen<'_>| {
             sharers::refuse(image, held)?;
             Ok(Store::Memory)
         };
@@ -191,7 +192,7 @@ fn in_own_directory<T: Send>(
 }
 
 /// What is known before anything is copied.
-type Seen<'a> = (&'a Image, &'a [files::Held], &'a places::Places);
+type Seen<'a> = (&'a Image, &'a [files::Held]);
 
 /// A dump under way.
 struct Dump {
@@ -243,7 +244,7 @@ impl Dump {
         tree::working_directories(&mut image, &mut places)?;
         group::collect(&mut image, &mut places, &held)?;
         group::find_asking(&mut image, &held)?;
-        let mut store = store((&image, &held, &places))?;
+        let mut store = store((&image, &held))?;
         let unread = queues::unread(&image, &held)?;
         places.finish(&mut image, &held, (options.ghost_limit, &mut store))?;
         let own = queues::heard_since(&image, &held, &unread)?;

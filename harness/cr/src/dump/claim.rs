@@ -20,7 +20,8 @@ use super::recover::{self, LetGo, Recovered};
 use super::stop::{self, Fate, Stopped};
 use super::tree::Scope;
 use super::{
-    Afterwards, Dump, DumpOptions, Ghosts, Seen, group, in_own_directory, park, queues, sharers,
+    Afterwards, Dump, DumpOptions, Ghosts, Seen, group, hearers, in_own_directory, park, queues,
+    sharers,
 };
 use crate::image::{Image, Writer};
 use crate::sys::path;
@@ -53,6 +54,7 @@ impl Claim {
         let began =
             began(pid).map_err(|error| DumpError::io("read", format!("/proc/{pid}"), &error))?;
         let path = path::absolute(image);
+        hearers::refuse((pid, Scope::of(options)), &path)?;
         let mut record = Record::lock(&path)?;
         let recovered = recover::here(&path, options, (&mut record, LetGo::GoOn))?;
         let mut claim = Self {
@@ -111,9 +113,8 @@ impl Claim {
             return Err(DumpError::not_supported("", what));
         }
         let path = self.path.clone();
-        let store = |seen: Seen<'_>| {
-            sharers::refuse(seen.0, seen.1)?;
-            queues::refuse_own_directory(seen, &path)?;
+        let store = |(image, held): Seen<'_>| {
+            sharers::refuse(image, held)?;
             let writer = Writer::create(&path);
             let failed = |error| DumpError::io("write", path.display().to_string(), &error);
             writer.map(Store::file).map_err(failed)

@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use fsnotify::event::inotify::Events;
@@ -19,12 +18,11 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::Held;
 use super::group::{pids, source};
 use super::places::Places;
-use super::{QueuePolicy, Seen, declare, journal, unread};
+use super::{QueuePolicy, declare, journal, unread};
 use crate::image::{Fanotify, Image, MarkKind, Object, PlaceKind, Text, Watch};
 use crate::queue::{
     self, Basket, Journal, Live, LiveWatch, Memory, Owner, PutBack, Targets, Unread,
 };
-use crate::sys::path::{c_path, stat_path};
 use crate::{Loss, LossKind, fanotify};
 
 /// What was read out of the groups.
@@ -217,37 +215,6 @@ pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpEr
     for (file, group) in image.files.iter().zip(held) {
         if matches!(file.object, Some(Object::Fanotify(_))) {
             refuse_unread(group, QueuePolicy::Refuse, 0).map_err(|error| error.at(&group.place))?;
-        }
-    }
-    Ok(())
-}
-
-/// Refuses watches that would hear how image and journals are written: on their directory, or on an
-/// image that is there already.
-pub(super) fn refuse_own_directory(
-    (image, held, places): Seen<'_>,
-    image_path: &Path,
-) -> Result<(), DumpError> {
-    let directory = image_path.parent().unwrap_or(Path::new("/")).join(".");
-    let paths = [&*directory, image_path].into_iter();
-    // The image is not there as a rule.
-    let stats = paths.filter_map(|path| stat_path(&c_path(path.as_os_str().as_bytes()).ok()?).ok());
-    let own: Vec<(u32, u64)> = stats.map(|it| (places.sdev(&it), it.ino)).collect();
-    for (file, group) in image.files.iter().zip(held) {
-        let Some(Object::Inotify(state)) = &file.object else {
-            continue;
-        };
-        let is_own = |watch: &&Watch| {
-            let place = &image.places[watch.place as usize];
-            let inode = &image.inodes[place.inode as usize];
-            own.contains(&(inode.sdev, inode.ino))
-        };
-        if let Some(watch) = state.watches.iter().find(is_own) {
-            let what = format!(
-                "watch {} on where the image is written, which it would hear",
-                watch.wd
-            );
-            return Err(DumpError::not_supported(&group.place, what));
         }
     }
     Ok(())
