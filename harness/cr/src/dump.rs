@@ -134,6 +134,7 @@ pub fn dump(pid: Pid, options: &DumpOptions) -> Result<Image, DumpError> {
         };
         let mut dump = Dump::look(pid, options, store, claimed)?;
         group::refuse_waiting(&dump.image, &dump.held)?;
+        queues::refuse_unmakeable(&dump.image, &dump.held)?;
         dump.link_ghosts(options, None)?;
         if let Err(error) = dump.take(options.queue, None) {
             return Err(dump.put_back_for(error).0);

@@ -9,7 +9,7 @@ pub mod handle;
 pub mod inode_flags;
 pub mod inspect;
 pub mod memory;
-mod mount;
+pub mod mount;
 pub mod pass;
 pub mod path;
 pub mod raw;

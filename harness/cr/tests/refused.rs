@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cr::queue::drain;
+use cr::sys::fanotify::without_sys_admin;
 use cr::sys::watch;
 use cr::{Afterwards, DumpOptions, dump_to_file};
 use fsnotify::inotify::Mask;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let trials = vec![
         Trial::test("a_group_that_a_running_process_has_too_is_refused", shared),
         Trial::test("a_watch_on_where_the_image_goes_is_refused", own_directory),
+        Trial::test("events_that_could_not_be_put_back_are_not_read", unmakeable),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -126,6 +128,18 @@ fn shared() -> Result<(), Failed> {
     sharer.wait_for_stop()?;
     world.dump(&world.image())?;
     assert_eq!(drain(world.group.as_fd())?.len(), 16);
+    Ok(())
+}
+
+fn unmakeable() -> Result<(), Failed> {
+    let world = World::new()?;
+    let error = without_sys_admin(|| world.dump(&world.image()))?.unwrap_err();
+    let expected = "fd 0: 16 bytes unread, which this user could not put back: fsopen of a tmpfs: \
+                    EPERM: Operation not permitted";
+    assert_eq!(error, expected);
+    assert_eq!(watch::unread(world.group.as_fd())?, 16, "nothing was taken");
+    drain(world.group.as_fd())?;
+    without_sys_admin(|| world.dump(&world.image()))??;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::diagnostics;
@@ -177,6 +178,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(crate::EXIT_USAGE)
         }
     }
+}
+
+/// A path of a command line, counted from where the command is started.
+fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 /// Writes the reports that were asked for, and what GitHub Actions shows.

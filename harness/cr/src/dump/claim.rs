@@ -121,6 +121,7 @@ impl Claim {
         };
         let mut dump = self.look(options, store)?;
         group::refuse_waiting(&dump.image, &dump.held)?;
+        queues::refuse_unmakeable(&dump.image, &dump.held)?;
         if runs_on {
             queues::refuse_for_good(&dump.image, &dump.held)?;
             refuse_few_descriptors()?;

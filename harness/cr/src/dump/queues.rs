@@ -23,6 +23,7 @@ use crate::image::{Fanotify, Image, MarkKind, Object, PlaceKind, Text, Watch};
 use crate::queue::{
     self, Basket, Journal, Live, LiveWatch, Memory, Owner, PutBack, Targets, Unread,
 };
+use crate::sys::mount;
 use crate::{Loss, LossKind, fanotify};
 
 /// What was read out of the groups.
@@ -215,6 +216,24 @@ pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpEr
     for (file, group) in image.files.iter().zip(held) {
         if matches!(file.object, Some(Object::Fanotify(_))) {
             refuse_unread(group, QueuePolicy::Refuse, 0).map_err(|error| error.at(&group.place))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses unread events where none could be made again. Should a dump fail once it has read them, they
+/// could not be put back.
+pub(super) fn refuse_unmakeable(image: &Image, held: &[Held]) -> Result<(), DumpError> {
+    for (file, group) in image.files.iter().zip(held) {
+        let bytes = match &file.object {
+            Some(Object::Inotify(_)) => unread_bytes(group)?,
+            Some(Object::Fanotify(_) | Object::Place(_) | Object::Epoll(_)) | None => 0,
+        };
+        if let (1.., Err(errno)) = (bytes, mount::may_mount()) {
+            let what = format!(
+                "{bytes} bytes unread, which this user could not put back: fsopen of a tmpfs: {errno}"
+            );
+            return Err(DumpError::new("", DumpErrorKind::Refused(what)).at(&group.place));
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ pub(super) struct Args {
     park: bool,
     /// A path that may lead to a watched file, for filesystems without file handles and for
     /// callers that may not open one.
-    #[arg(long = "path", value_name = "PATH")]
+    #[arg(long = "path", value_name = "PATH", value_parser = super::absolute_path())]
     paths: Vec<PathBuf>,
 }
 
@@ -146,9 +146,33 @@ fn dump(
                     )
                 }
             };
-            let words = format!("{error}; {fate}");
+            let advice = advice(&error.kind, args).map_or(String::new(), |it| format!("; {it}"));
+            let words = format!("{error}; {fate}{advice}");
             Failed { words, signal }
         })
+}
+
+/// What to give the command besides, if that may help.
+fn advice(kind: &DumpErrorKind, args: &Args) -> Option<&'static str> {
+    match kind {
+        DumpErrorKind::NoPath { .. } => Some("if a path leads there, give it by --path"),
+        DumpErrorKind::NotSupported(_) if !args.only_fsnotify => {
+            Some("with --only-fsnotify all but groups is left")
+        }
+        DumpErrorKind::TooLarge { .. } => Some("--ghost-limit says how much is taken"),
+        DumpErrorKind::Waiting(_) => Some("with --park it goes on waiting"),
+        DumpErrorKind::NotSupported(_)
+        | DumpErrorKind::NotStopped(..)
+        | DumpErrorKind::Unread { .. }
+        | DumpErrorKind::NoHandle { .. }
+        | DumpErrorKind::Fanotify(_)
+        | DumpErrorKind::Refused(_)
+        | DumpErrorKind::Interrupted(_)
+        | DumpErrorKind::Lost { .. }
+        | DumpErrorKind::NotPutBack(_)
+        | DumpErrorKind::Text(_)
+        | DumpErrorKind::Call { .. } => None,
+    }
 }
 
 /// Makes a folder that nobody else looks into; whether it was not there.
@@ -180,7 +204,34 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parsed(more: &[&str]) -> Args {
+        let line = ["dump", "4711", "--images", "i"];
+        Line::parse_from(line.iter().chain(more)).args
+    }
+
+    #[test]
+    fn a_path_counts_from_where_the_command_is_started() {
+        let here = std::env::current_dir().unwrap();
+        let paths = parsed(&["--path", "srv", "--path", "/srv"]).paths;
+        assert_eq!(paths, [here.join("srv"), PathBuf::from("/srv")]);
+    }
+
+    #[test]
+    fn what_helps_is_said_where_it_is_not_given_yet() {
+        let pipe = DumpErrorKind::NotSupported("pipe".to_owned());
+        assert!(advice(&pipe, &parsed(&[])).is_some_and(|it| it.contains("--only-fsnotify")));
+        assert_eq!(advice(&pipe, &parsed(&["--only-fsnotify"])), None);
+    }
 
     #[test]
     fn a_size_has_a_unit_or_none() {

@@ -28,7 +28,7 @@ pub(super) struct Args {
     leave_stopped: bool,
     /// A path that may lead to a watched file, for filesystems without file handles and for
     /// callers that may not open one.
-    #[arg(long = "path", value_name = "PATH")]
+    #[arg(long = "path", value_name = "PATH", value_parser = super::absolute_path())]
     paths: Vec<PathBuf>,
 }
 
