@@ -17,6 +17,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+#[path = "queue/user.rs"]
+mod user;
+
 const SUBJECT: &str = "be-the-subject";
 const SHARER: &str = "be-the-sharer";
 
@@ -32,11 +35,13 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
+    let permitted = user::settle();
     let trials = vec![
         Trial::test("a_group_that_a_running_process_has_too_is_refused", shared),
         Trial::test("a_watch_on_where_the_image_goes_is_refused", own_directory),
         Trial::test("events_that_could_not_be_put_back_are_not_read", unmakeable),
     ];
+    let trials = user::trials(permitted, trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

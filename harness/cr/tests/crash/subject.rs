@@ -77,9 +77,14 @@ impl Subject {
     }
 
     /// Whether a dump has killed it.
+    /// Whether it is gone. One that was killed a moment ago neither is nor is stopped any more, and will be
+    /// gone soon.
     pub(crate) fn has_ended(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
-        stat.map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
+        let Ok(pidfd) = inspect::pidfd_open(self.pid()) else {
+            return true;
+        };
+        let may_end = !self.is_stopped().unwrap_or(false);
+        may_end && raw::readable(pidfd.as_raw_fd(), crate::LIMIT_MS).unwrap_or(false)
     }
 
     /// Kills it, and starts another that stops in its place.
