@@ -54,7 +54,7 @@ impl Claim {
         let began =
             began(pid).map_err(|error| DumpError::io("read", format!("/proc/{pid}"), &error))?;
         let path = path::absolute(image);
-        hearers::refuse((pid, Scope::of(options)), &path)?;
+        hearers::refuse_early((pid, Scope::of(options)), &path)?;
         let mut record = Record::lock(&path)?;
         let recovered = recover::here(&path, options, (&mut record, LetGo::GoOn))?;
         let mut claim = Self {
@@ -115,6 +115,7 @@ impl Claim {
         let path = self.path.clone();
         let store = |(image, held): Seen<'_>| {
             sharers::refuse(image, held)?;
+            hearers::refuse(image, held, &path)?;
             let writer = Writer::create(&path);
             let failed = |error| DumpError::io("write", path.display().to_string(), &error);
             writer.map(Store::file).map_err(failed)
