@@ -2,7 +2,7 @@
 //! without, and CRIU where the variable `CRIU` names one.
 //!
 //! `cargo bench -p cr --bench watches`. Needs root, since handles are opened. The bare calls: fdinfo
-//! read; of each watch, `open_by_handle_at`, `readlink`, `close`; then of each
+//! read; of each watch, `open_by_handle_at`, `readlink`, `close`; the end of the process; then of each
 //! `INOTIFY_IOC_SETNEXTWD` and `inotify_add_watch` by its path. They write no image, start no
 //! process, and would not notice if a path led to another inode.
 //!
@@ -178,8 +178,12 @@ fn bare(files: &Path) -> Times {
         nix::unistd::fchdir(&mount).expect("fchdir");
         bare_dump(pid)
     };
-    let (watches, dump) = timed(|| handle::with_own_directory(in_mount).expect("unshare"));
-    end(pid);
+    let (watches, dump) = timed(|| {
+        let watches = handle::with_own_directory(in_mount).expect("unshare");
+        // As the others do, and with it go its watches, one by one.
+        end(pid);
+        watches
+    });
     let (group, restore) = timed(|| {
         let group = watch::init().expect("inotify_init1");
         for (wd, mask, path) in watches.iter().rev() {

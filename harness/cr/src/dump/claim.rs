@@ -54,7 +54,6 @@ impl Claim {
         let began =
             began(pid).map_err(|error| DumpError::io("read", format!("/proc/{pid}"), &error))?;
         let path = path::absolute(image);
-        hearers::refuse_early((pid, Scope::of(options)), &path)?;
         let mut record = Record::lock(&path)?;
         let recovered = recover::here(&path, options, (&mut record, LetGo::GoOn))?;
         let mut claim = Self {

@@ -1,58 +1,19 @@
 //! Watches that would hear how an image, its journals and its record are written.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use fsnotify::Sdev;
-use fsnotify::fdinfo::{Body, Group, Kind, Level};
-use nix::unistd::Pid;
 
 use super::error::DumpError;
 use super::files::Held;
-use super::tree::{self, Scope};
 use crate::image::{Image, Object};
 use crate::mounts::Mounts;
-use crate::sys::inspect;
 use crate::sys::path::{c_path, stat_path};
 
-/// How much of a group's fdinfo is looked at before anything is written: some seventy watches. The kernel
-/// takes microseconds for each, and all are looked at once the process is stopped.
-const EARLY: u64 = 1 << 13;
-
-/// Refuses watches on the directory of an image, or on an image that is there already, before anything
-/// is written there. What cannot be looked at is refused later, and by name; of a group with very many
-/// watches the rest is, which hears the record made and removed.
-pub(super) fn refuse_early(
-    (main, scope): (Pid, Scope),
-    image_path: &Path,
-) -> Result<(), DumpError> {
-    let own = inodes(image_path);
-    let mut next = vec![main];
-    while let Some(pid) = next.pop() {
-        for fd in inspect::groups(pid).unwrap_or_default() {
-            let mut info = Vec::new();
-            let file = File::open(format!("/proc/{pid}/fdinfo/{fd}"));
-            let _ = file.and_then(|file| file.take(EARLY).read_to_end(&mut info));
-            let whole = info.iter().rposition(|&byte| byte == b'\n');
-            info.truncate(whole.map_or(0, |at| at + 1));
-            if let Some(wd) = watch_on(&own, &info) {
-                let group = match tree::name(main.as_raw(), pid.as_raw()) {
-                    name if name.is_empty() => format!("fd {fd}"),
-                    name => format!("{name}: fd {fd}"),
-                };
-                return Err(refused(&group, wd));
-            }
-        }
-        if scope == Scope::Tree {
-            next.extend(tree::children(pid).unwrap_or_default());
-        }
-    }
-    Ok(())
-}
-
-/// The same of every watch of the dump.
+/// Refuses watches on the directory of an image, or on an image that is there already, before anything is
+/// read. The record of the dump is there by then: it is made before a process is stopped, and to look at
+/// all watches twice would take a fifth of the dump of many.
 pub(super) fn refuse(image: &Image, held: &[Held], image_path: &Path) -> Result<(), DumpError> {
     let own = inodes(image_path);
     for (file, group) in image.files.iter().zip(held) {
@@ -87,15 +48,4 @@ fn inodes(image_path: &Path) -> Vec<(Sdev, u64)> {
         (mount.map_or(stat.device, |mount| mount.device), stat.ino)
     });
     known.collect()
-}
-
-fn watch_on(own: &[(Sdev, u64)], info: &[u8]) -> Option<i32> {
-    let parsed = Group::parse_as(info, Kind::Inotify, Level::Lenient).ok()?;
-    let Body::Inotify { watches } = parsed.body else {
-        return None;
-    };
-    let watch = watches
-        .iter()
-        .find(|watch| own.contains(&(watch.sdev, watch.ino.0)))?;
-    Some(watch.wd.number())
 }
