@@ -60,6 +60,7 @@ pub use stop::Fate;
 
 use crate::Loss;
 use crate::image::{Image, LossRecord, Object, OpenFile, Process};
+use crate::process::began;
 use crate::sys::descriptor::{self, raise_file_limit};
 use crate::sys::handle::with_own_directory;
 
@@ -395,7 +396,7 @@ fn note_files(image: &Image, held: &[Held], record: &mut Record) -> Result<(), D
         if !matches!(file.object, Some(Object::Place(_))) || flags & libc::O_PATH != 0 {
             continue;
         }
-        let began = journal::began(held.pid)
+        let began = began(held.pid)
             .map_err(|error| DumpError::io("read", format!("/proc/{}/stat", held.pid), &error))?;
         let stat =
             fstat(&held.file).map_err(|errno| DumpError::on("fstat", &*held.place, errno))?;

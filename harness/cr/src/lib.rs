@@ -6,6 +6,7 @@ pub mod fanotify;
 pub mod image;
 mod loss;
 pub mod mounts;
+pub mod process;
 pub mod queue;
 pub mod restore;
 pub mod silent;

@@ -39,12 +39,22 @@ struct Scene {
     losses: &'static [LossKind],
 }
 
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 9] = [
     Scene {
         test: "who_may_watch_no_more_declares_what_a_watch_would_tell",
         subject: many_watches,
         dump: copied,
         losses: &[LossKind::NextWatch, LossKind::WindowUnknown],
+    },
+    Scene {
+        test: "a_queue_is_filled_with_one_watch_where_there_may_be_no_more",
+        subject: one_watch_beside_many,
+        dump: copied,
+        losses: &[
+            LossKind::NextWatch,
+            LossKind::NextWatch,
+            LossKind::WindowUnknown,
+        ],
     },
     Scene {
         test: "a_ghost_that_nobody_reads_is_heard_opened",
@@ -343,6 +353,20 @@ fn owned_by_parent(tree: &Path) -> Vec<OwnedFd> {
     let parent = nix::unistd::getppid().as_raw();
     descriptor::set_owner(&group[0], 1, parent).unwrap();
     group
+}
+
+/// The queue is that of the one watch.
+fn one_watch_beside_many(tree: &Path) -> Vec<OwnedFd> {
+    let mut groups = one_watch(tree);
+    let others = watch::init().unwrap();
+    for n in 1..N_WATCHES {
+        let path = tree.join(n.to_string());
+        File::create(&path).unwrap();
+        let path = path.as_os_str().as_encoded_bytes();
+        watch::add_watch(others.as_fd(), path, Mask(libc::IN_ATTRIB)).unwrap();
+    }
+    groups.push(others);
+    groups
 }
 
 fn one_watch(tree: &Path) -> Vec<OwnedFd> {

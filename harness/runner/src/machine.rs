@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
+use cr::process::Status;
 use nix::unistd::geteuid;
 use scenario::{Need, Requirement};
 use verify::model::{self, Settings};
@@ -31,18 +32,14 @@ impl Machine {
 
     fn look() -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = Status::of("self");
         let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         let queued = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
         Self {
             kernel: version(release.trim()).unwrap_or((0, 0)),
             release: release.trim().to_owned(),
             root: geteuid().is_root(),
-            capabilities: status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))
-                .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-                .unwrap_or(0),
+            capabilities: status.map_or(0, |status| status.set("CapEff")),
             filesystems: filesystems
                 .lines()
                 .filter_map(|line| line.split_whitespace().last().map(str::to_owned))

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use cr::process::Status;
 use nix::unistd::Pid;
 
 /// Every process of the namespace but this one, rising: parents before their children.
@@ -25,11 +26,9 @@ pub fn all() -> Result<Vec<Pid>, String> {
 /// The number of a process in its own pid namespace: what it says of itself. None if it is gone.
 #[must_use]
 pub fn inner(process: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    let number = line.split_whitespace().next_back()?.parse().ok()?;
+    let status = Status::of(process).ok()?;
+    let numbers = status.field("NSpid")?;
+    let number = numbers.split_whitespace().next_back()?.parse().ok()?;
     Some(Pid::from_raw(number))
 }
 

@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 
 use super::content::Store;
 use super::error::{DumpError, DumpErrorKind};
-use super::journal::began;
 use super::locks::Locks;
 use super::record::Record;
 use super::recover::{self, LetGo, Recovered};
@@ -24,6 +23,7 @@ use super::{
     sharers,
 };
 use crate::image::{Image, Writer};
+use crate::process::{Status, began};
 use crate::sys::path;
 use crate::{Loss, LossKind};
 
@@ -249,13 +249,9 @@ pub const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHU
 /// Refuses to go on if one of [`SIGNALS`] has come that the caller blocks. One that does not is killed
 /// by it, as by any other.
 pub(super) fn interrupted() -> Result<(), DumpError> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    let waiting = (mask("SigPnd:") | mask("ShdPnd:")) & mask("SigBlk:");
+    let status = Status::of("thread-self");
+    let signals = |name: &str| status.as_ref().map_or(0, |status| status.set(name));
+    let waiting = (signals("SigPnd") | signals("ShdPnd")) & signals("SigBlk");
     let mut numbers = SIGNALS.into_iter().map(|signal| signal as i32);
     match numbers.find(|number| waiting & (1 << (number - 1)) != 0) {
         Some(signal) => Err(DumpError::new("", DumpErrorKind::Interrupted(signal))),

@@ -48,7 +48,7 @@ fn put_back<'a>(image: &Image, held: &'a [Held]) -> Vec<&'a Held> {
 fn interests(pid: Pid, set: i32) -> Vec<Interest> {
     const EDGE: u32 = libc::EPOLLET.cast_unsigned();
     let link = fs::read_link(format!("/proc/{pid}/fd/{set}"));
-    if link.is_ok_and(|link| link.as_os_str() != "anon_inode:[eventpoll]") {
+    if !link.is_ok_and(|link| link.as_os_str() == "anon_inode:[eventpoll]") {
         return Vec::new();
     }
     let info = fs::read(format!("/proc/{pid}/fdinfo/{set}")).unwrap_or_default();

@@ -26,15 +26,12 @@ pub(super) fn refuse(image: &Image, held: &[Held], image_path: &Path) -> Result<
             own.contains(&(Sdev(inode.sdev), inode.ino))
         });
         if let Some(watch) = watch {
-            return Err(refused(&group.place, watch.wd));
+            let wd = watch.wd;
+            let what = format!("watch {wd} on where the image is written, which it would hear");
+            return Err(DumpError::not_supported(&group.place, what));
         }
     }
     Ok(())
-}
-
-fn refused(group: &str, wd: i32) -> DumpError {
-    let what = format!("watch {wd} on where the image is written, which it would hear");
-    DumpError::not_supported(group, what)
 }
 
 /// The directory, and the image if it is there, as fdinfo calls them.

@@ -23,6 +23,7 @@ use super::record::{self, Standpoint};
 use super::wanted::Wanted;
 use super::{DumpOptions, tree};
 use crate::image::Image;
+use crate::process::began;
 use crate::queue::{Basket, Journal, LiveWatch, Owner, Phase, Targets};
 use crate::sys::watch;
 
@@ -72,16 +73,6 @@ pub(super) fn sibling(image: &Path, suffix: &str) -> PathBuf {
     let mut path = image.as_os_str().to_owned();
     path.push(suffix);
     path.into()
-}
-
-/// When a process began, in ticks since the boot: the field `starttime` of /proc/PID/stat. With
-/// the pid, it names the process for good.
-pub(crate) fn began(pid: Pid) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field, in parentheses, may contain anything.
-    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    let field = rest.and_then(|rest| rest.split(' ').nth(19)?.parse().ok());
-    field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without starttime"))
 }
 
 /// Whose group a journal is of.

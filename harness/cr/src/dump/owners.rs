@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 
 use super::declare;
 use super::files::Held;
-use super::journal::began;
 use crate::image::{Image, OpenFile};
+use crate::process::began;
 use crate::{Loss, LossKind};
 
 /// Notes when each such owner began, and declares that he may not be told of the descriptor any more.

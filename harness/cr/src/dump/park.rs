@@ -23,9 +23,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
 use super::error::{DumpError, DumpErrorKind};
-use super::journal::began;
 use super::record::Record;
 use crate::image::{Image, Parked};
+use crate::process::began;
 use crate::sys::{descriptor, inspect, path, raw, spawn};
 
 /// A holder that ends with this process until it is told to stay.

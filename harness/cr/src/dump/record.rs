@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::error::{DumpError, DumpErrorKind};
-use super::journal::{began, sibling};
+use super::journal::sibling;
+use crate::process::began;
 
 /// Behind the name of the image.
 pub(super) const SUFFIX: &str = ".dump";

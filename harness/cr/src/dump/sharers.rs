@@ -11,6 +11,7 @@ use super::error::DumpError;
 use super::files::Held;
 use super::settled::settled;
 use crate::image::{Image, Object};
+use crate::process::stat;
 use crate::sys::inspect;
 
 /// Refuses inotify groups that somebody else may read from. Whom we may not look at we do not find.
@@ -67,23 +68,13 @@ fn others(image: &Image) -> Vec<Pid> {
     others.map(Pid::from_raw).collect()
 }
 
-/// What stands in /proc/PID/stat behind the name.
-fn fields(pid: i32) -> Vec<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name stands in parentheses and may contain any byte.
-    let end = stat.iter().rposition(|&byte| byte == b')');
-    let rest = end.and_then(|end| stat.get(end + 1..)).unwrap_or_default();
-    let rest = String::from_utf8_lossy(rest);
-    rest.split_ascii_whitespace().map(str::to_owned).collect()
-}
-
 fn parent(pid: i32) -> Option<i32> {
-    let parent = fields(pid).get(1)?.parse().ok()?;
+    let parent = stat(pid).ok()?.get(1)?.parse().ok()?;
     (parent > 0).then_some(parent)
 }
 
 fn may_run(pid: Pid) -> bool {
-    let fields = fields(pid.as_raw());
+    let fields = stat(pid).unwrap_or_default();
     let state = fields.first().and_then(|state| state.chars().next());
     state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
 }

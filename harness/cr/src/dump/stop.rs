@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 
 use super::claim::interrupted;
 use super::error::{DumpError, DumpErrorKind};
-use super::journal::began;
 use super::locks::Locks;
 use super::record::{self, Record};
 use super::tree::{self, Scope};
+use crate::process::{Status, began, stat};
 use crate::sys::inspect;
 
 /// How long a process may take to stop.
@@ -164,16 +164,16 @@ pub(super) fn refuse(pid: Pid) -> Result<(), DumpError> {
             "process 1 is the init of this pid namespace, {why}"
         ));
     }
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+    let Ok(status) = Status::of(pid) else {
         return refused(format!("there is no process {pid}"));
     };
-    if let Some(leader) = number(&status, "Tgid:").filter(|it| *it != pid.as_raw()) {
+    if let Some(leader) = status.number("Tgid").filter(|it| *it != pid.as_raw()) {
         return refused(format!(
             "{pid} is a thread of process {leader}: dump {leader}"
         ));
     }
-    let stat = stat(&format!("/proc/{pid}/stat"))
-        .map_err(|error| DumpError::io("read", format!("/proc/{pid}/stat"), &error))?;
+    let stat =
+        stat(pid).map_err(|error| DumpError::io("read", format!("/proc/{pid}/stat"), &error))?;
     let flags: u64 = stat.get(6).and_then(|it| it.parse().ok()).unwrap_or(0);
     if flags & KERNEL_THREAD != 0 {
         return refused(format!("{pid} is a thread of the kernel"));
@@ -196,8 +196,7 @@ pub(super) fn refuse(pid: Pid) -> Result<(), DumpError> {
                 "process {pid} is an ancestor of this one: it {what}"
             ));
         }
-        let status = fs::read_to_string(format!("/proc/{at}/status")).unwrap_or_default();
-        match number(&status, "PPid:") {
+        match Status::of(at).ok().and_then(|it| it.number("PPid")) {
             Some(parent @ 1..) => at = parent,
             _ => break,
         }
@@ -208,9 +207,9 @@ pub(super) fn refuse(pid: Pid) -> Result<(), DumpError> {
 /// A tracer sees to it that its tracee stops where it likes and goes on when it likes.
 pub(super) fn refuse_traced(pid: Pid) -> Result<(), DumpError> {
     for (thread, _) in states(pid).unwrap_or_default() {
-        let path = format!("/proc/{pid}/task/{thread}/status");
-        let status = fs::read_to_string(path).unwrap_or_default();
-        if let Some(tracer) = number(&status, "TracerPid:").filter(|it| *it != 0) {
+        let status = Status::of(format!("{pid}/task/{thread}"));
+        let tracer = status.ok().and_then(|it| it.number("TracerPid"));
+        if let Some(tracer) = tracer.filter(|it| *it != 0) {
             let what =
                 format!("process {pid} is traced by process {tracer}, which can let it go on");
             return Err(DumpError::new("", DumpErrorKind::Refused(what)));
@@ -246,7 +245,7 @@ pub(super) fn states(pid: Pid) -> io::Result<Vec<(i32, char)>> {
         let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let state = match stat(&format!("{folder}/{thread}/stat")) {
+        let state = match stat(format!("{pid}/task/{thread}")) {
             Ok(fields) => fields.first().and_then(|field| field.chars().next()),
             // It ended meanwhile.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
@@ -257,22 +256,6 @@ pub(super) fn states(pid: Pid) -> io::Result<Vec<(i32, char)>> {
         states.push((thread, state.unwrap_or('?')));
     }
     Ok(states)
-}
-
-/// The fields of a stat file, from the third on, the state.
-fn stat(path: &str) -> io::Result<Vec<String>> {
-    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
-    // The second field, in parentheses, may contain anything.
-    let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    Ok(rest
-        .split_ascii_whitespace()
-        .map(ToOwned::to_owned)
-        .collect())
-}
-
-fn number(status: &str, field: &str) -> Option<i32> {
-    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().parse().ok()
 }
 
 /// Whether a process that began then still runs, stands still, or is gone.

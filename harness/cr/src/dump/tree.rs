@@ -9,6 +9,7 @@ use super::places::Places;
 use super::{DumpOptions, stop};
 use crate::fanotify::blocked::{Waiting, waits};
 use crate::image::{Image, PendingSignal, Process};
+use crate::process::{Status, stat};
 use crate::sys::spawn::n_threads_settled;
 use crate::sys::{handle, trace};
 
@@ -69,11 +70,9 @@ pub(super) fn name(main: i32, pid: i32) -> String {
 }
 
 fn process(pid: Pid, scope: Scope) -> Result<Process, DumpError> {
-    let stat = read(&format!("/proc/{pid}/stat"))?;
-    // The name stands in parentheses and may contain any character, parentheses too.
-    let malformed = || DumpError::new("", DumpErrorKind::Text(format!("/proc/{pid}/stat")));
-    let fields = stat.rsplit_once(')').ok_or_else(malformed)?.1;
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let path = format!("/proc/{pid}/stat");
+    let fields = stat(pid).map_err(|error| DumpError::io("read", &path, &error))?;
+    let malformed = || DumpError::new("", DumpErrorKind::Text(path.clone()));
     let number = |index: usize| -> Result<i32, DumpError> {
         fields
             .get(index)
@@ -150,9 +149,10 @@ fn waits_settled(pid: Pid, state: char) -> Option<Waiting> {
 }
 
 fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> {
-    let status = read(&format!("/proc/{pid}/status"))?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let umask = field("Umask:\t").and_then(|umask| u32::from_str_radix(umask, 8).ok());
+    let status = Status::of(pid)
+        .map_err(|error| DumpError::io("read", format!("/proc/{pid}/status"), &error))?;
+    let umask = status.field("Umask");
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask, 8).ok());
     process.umask = umask.unwrap_or(0o022);
     if scope == Scope::Alone {
         return Ok(());
@@ -162,8 +162,7 @@ fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> 
     if n_threads != 1 {
         return Err(DumpError::not_supported("", format!("{n_threads} threads")));
     }
-    let pending = |name| field(name).is_none_or(|mask| mask.bytes().any(|digit| digit != b'0'));
-    if pending("SigPnd:\t") || pending("ShdPnd:\t") {
+    if status.set("SigPnd") | status.set("ShdPnd") != 0 {
         let signals = trace::pending_signals(pid)
             .map_err(|errno| DumpError::on("ptrace", pid.to_string(), errno))?;
         let signals = signals.into_iter();

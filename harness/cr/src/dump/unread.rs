@@ -14,9 +14,10 @@ use nix::unistd::Pid;
 
 use super::error::DumpError;
 use super::files::Held;
-use super::journal::{began, sibling};
+use super::journal::sibling;
 use super::record::{Place, Standpoint, has_ended};
 use super::recover::Outcome;
+use crate::process::began;
 
 /// Between the name of the image and the numbers of process and descriptor.
 pub(super) const UNREAD: &str = ".unread-";

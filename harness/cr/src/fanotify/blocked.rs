@@ -16,6 +16,7 @@ use fsnotify::fdinfo::{Mark, MarkTarget};
 use fsnotify::handle::FileHandle;
 
 use crate::mounts::Mounts;
+use crate::process;
 use crate::sys::path::Stat;
 use crate::sys::{handle, path};
 
@@ -67,8 +68,7 @@ pub fn waits(tid: i32) -> Option<Waiting> {
     if !place.starts_with(b"fanotify_") {
         return None;
     }
-    let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-    let name = name.trim_end().to_owned();
+    let name = process::name(tid).unwrap_or_default();
     let link = wanted(&task);
     let file = link.as_deref().and_then(named);
     Some(Waiting {

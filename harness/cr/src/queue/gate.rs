@@ -231,12 +231,14 @@ impl Junk {
 }
 
 /// A file in a directory, both watched: each chmod of the file makes two events, which differ from
-/// each other and so never merge. Cheaper by a third than one event a call.
+/// each other and so never merge. Cheaper by a third than one event a call. Where the user may have one
+/// watch only, it is that of the directory, whose chmod makes the same event as the other of the file.
 #[derive(Debug)]
 struct Source {
     file: OwnedFd,
     dir: OwnedFd,
-    wds: [Wd; 2],
+    /// Of the directory, and of the file.
+    wds: Vec<Wd>,
 }
 
 impl Source {
@@ -250,24 +252,32 @@ impl Source {
             OFlag::O_CREAT | OFlag::O_RDWR | OFlag::O_CLOEXEC,
             mode,
         )?;
-        let source = Self { file, dir, wds };
-        for (target, wd) in [(&source.dir, wds[0]), (&source.file, wds[1])] {
+        let mut made = Vec::with_capacity(wds.len());
+        for (target, wd) in [(&dir, wds[0]), (&file, wds[1])] {
             watch::set_next_wd(group, wd)?;
-            if watch::add_watch_on(group, target, Mask(libc::IN_ATTRIB))? != wd {
-                return Err(Errno::EBUSY);
+            match watch::add_watch_on(group, target, Mask(libc::IN_ATTRIB)) {
+                Ok(got) if got == wd => made.push(wd),
+                Ok(_) => return Err(Errno::EBUSY),
+                Err(Errno::ENOSPC) if !made.is_empty() => {}
+                Err(errno) => return Err(errno),
             }
         }
-        Ok(source)
+        let wds = made;
+        Ok(Self { file, dir, wds })
     }
 
     fn drop_watches(&self, group: BorrowedFd<'_>) -> Result<(), Errno> {
-        let mut wds = self.wds.into_iter();
-        wds.try_for_each(|wd| watch::rm_watch(group, wd))
+        let mut wds = self.wds.iter();
+        wds.try_for_each(|wd| watch::rm_watch(group, *wd))
     }
 
-    /// Two events: of the directory, with the name; of the file.
+    /// Two events: one of the directory, with the name of the file, and a bare one.
     fn make_two(&self) -> Result<(), Errno> {
-        fchmod(&self.file, Mode::S_IRWXU)
+        fchmod(&self.file, Mode::S_IRWXU)?;
+        if self.wds.len() == 1 {
+            self.make_one()?;
+        }
+        Ok(())
     }
 
     /// One event: of the directory.

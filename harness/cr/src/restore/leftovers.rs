@@ -24,7 +24,8 @@ use nix::unistd::Pid;
 
 use super::error::{Context, RestoreError};
 use super::tree::{Tree, c_string, link_to, split};
-use crate::dump::{boot_id, journal::began};
+use crate::dump::boot_id;
+use crate::process::began;
 use crate::sys::path::{self, bare_tree, open_beneath};
 use crate::sys::raw;
 pub use journal::check_restore_journal;

@@ -16,8 +16,8 @@ use super::error::{Context, RestoreError, RestoreErrorKind};
 use super::stage::Stage;
 use super::tree::{Tree, is_of_this_boot};
 use super::{Defect, Others, RestoreOptions, Restored, epoll};
-use crate::dump::journal::began;
 use crate::image::{F_OWNER_PGRP, Image, Object, OpenFile, Owner, Process};
+use crate::process::began;
 use crate::sys::{descriptor, path, raw, spawn};
 
 /// Opens the working directories.

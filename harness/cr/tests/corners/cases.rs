@@ -45,6 +45,19 @@ pub(crate) const CASES: &[Case] = &[
         losses: &[],
     },
     Case {
+        name: "a_process_may_have_a_name_that_is_no_text",
+        filesystem: Filesystem::Tmpfs,
+        who: Who::Root,
+        what: What::GroupsAlone,
+        lay: |subject| {
+            subject.file("d/f");
+            subject.watch("d/f");
+            fs::write("/proc/self/comm", b"\xff) R 1 (\xc3").unwrap();
+        },
+        refusal: None,
+        losses: &[],
+    },
+    Case {
         name: "a_directory_of_what_a_mapping_alone_keeps_is_refused",
         filesystem: Filesystem::Tmpfs,
         who: Who::Root,

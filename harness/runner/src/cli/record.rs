@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use cr::process;
 use fsnotify::counted;
 
 use crate::live::process::none_here;
@@ -44,9 +45,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<u8, String> {
     let (source, program) = match args.pid {
         Some(pid) => {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-            let name = name.map_err(|_| none_here(pid))?;
-            (Source::Process(pid), name.trim().to_owned())
+            let name = process::name(pid).map_err(|_| none_here(pid))?;
+            (Source::Process(pid), name)
         }
         None => {
             let program = args.command.first().map_or("", String::as_str);

@@ -1,19 +1,16 @@
 //! Signals that are put off while a process has not all that is its own.
 
-use std::fs;
-
 use nix::sys::signal::{SigSet, Signal};
 
 use cr::dump::SIGNALS;
+use cr::process::Status;
 
 /// Blocks the signals by which a user ends a command, which a dump asks for itself where it can end
 /// cleanly, and the one that a file gets that may not grow. Whoever ignores one, as nohup(1) makes us,
 /// goes on to.
 pub(super) fn put_off() -> Result<SigSet, String> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    let is_ignored = |signal: &Signal| ignored.unwrap_or(0) & (1 << (*signal as i32 - 1)) != 0;
+    let ignored = Status::of("self").map_or(0, |status| status.set("SigIgn"));
+    let is_ignored = |signal: &Signal| ignored & (1 << (*signal as i32 - 1)) != 0;
     let mut blocked = SigSet::from(Signal::SIGXFSZ);
     blocked.extend(SIGNALS.into_iter().filter(|signal| !is_ignored(signal)));
     blocked

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cr::process::stat;
 use fsnotify::fdinfo::{Body, Group, Kind, Level, MarkTarget};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -250,14 +251,10 @@ fn time_used() -> TimeUsed {
         waiting: true,
     };
     for process in pids::all().unwrap_or_default() {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
+        let Ok(fields) = stat(process) else {
             continue;
         };
-        let Some((_, fields)) = stat.rsplit_once(") ") else {
-            continue;
-        };
-        let fields: Vec<&str> = fields.split(' ').collect();
-        used.waiting &= fields.first() != Some(&"R");
+        used.waiting &= fields.first().is_none_or(|state| state != "R");
         // proc_pid_stat(5): utime and stime are fields 14 and 15, the state is field 3.
         let ticks = fields.iter().skip(11).take(2);
         used.ticks += ticks
@@ -314,8 +311,7 @@ fn reap(shop: &Workshop, processes: &[Pid]) -> Result<(), String> {
 
 /// The letter of a process's state; none if there is no such process.
 fn state(process: Pid) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+    stat(process).ok()?.first()?.chars().next()
 }
 
 fn log_length(shop: &Workshop) -> Result<u64, CutError> {

@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use cr::process::Status;
 use fsnotify::counted;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -247,12 +248,11 @@ fn ends_within(strace: &Child, limit_ms: Option<i32>) -> Result<bool, String> {
 
 /// Waits until strace has attached to a process.
 fn attached(pid: i32, strace: &mut Child) -> Result<(), String> {
-    let tracer = format!("TracerPid:\t{}", strace.id());
-    let status = format!("/proc/{pid}/status");
+    let tracer = i32::try_from(strace.id()).ok();
     for _ in 0..ATTACH_MS / 10 {
-        let text = fs::read_to_string(&status)
+        let status = Status::of(pid)
             .map_err(|_| format!("process {pid}: there is none here, or it may not be seen"))?;
-        if text.lines().any(|line| line == tracer) {
+        if status.number("TracerPid") == tracer {
             return Ok(());
         }
         if ends_within(strace, Some(10))? {
@@ -387,10 +387,9 @@ fn group_before(group: explain::Group, left_out: &mut Vec<LeftOut>) -> HeldWhat 
 }
 
 fn umask(pid: i32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mut lines = status.lines();
-    let mask = lines.find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok())
+    let status = Status::of(pid).ok();
+    let mask = status.as_ref().and_then(|status| status.field("Umask"));
+    mask.and_then(|mask| u32::from_str_radix(mask, 8).ok())
         .unwrap_or(0o022)
 }
 
@@ -446,8 +445,7 @@ fn header(sentence: &str, source: &Source, root: &Path, translated: &Translated)
             }
         }
         Source::Process(pid) => {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("a running {}", name.trim())
+            format!("a running {}", cr::process::name(pid).unwrap_or_default())
         }
     };
     let mut lines = vec![

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cr::process::Status;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use scenario::{Call, Fact, Loss, Name, Scenario, log};
@@ -447,9 +448,9 @@ fn passed(scenario: &Scenario, records: &[log::Record], n_parks: usize) -> Optio
 
 /// Resident memory of a process; 0 where the kernel does not say.
 fn resident_kib(pid: Pid) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+    let status = Status::of(pid).ok();
+    let size = status.as_ref().and_then(|status| status.field("VmRSS"));
+    size.and_then(|size| size.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use cr::fanotify::take::{self, Namer, Taken};
+use cr::process;
 use cr::sys::{handle, inspect};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -265,8 +266,8 @@ pub fn leftovers(processes: &[Process]) -> Result<Vec<Fact>, String> {
         };
         let known = processes.iter().any(|process| process.pid.as_raw() == pid);
         if pid != 1 && !known {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            facts.push(Fact::Leftover(format!("process {}", name.trim())));
+            let name = process::name(pid).unwrap_or_default();
+            facts.push(Fact::Leftover(format!("process {name}")));
         }
     }
     Ok(facts)

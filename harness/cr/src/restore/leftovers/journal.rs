@@ -10,8 +10,9 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::super::error::{RestoreError, RestoreErrorKind};
-use crate::dump::{boot_id, journal::began};
+use crate::dump::boot_id;
 use crate::image::check_path;
+use crate::process::began;
 use crate::sys::path::Stat;
 
 /// Between the name of the image and the pid of who restores.
