@@ -40,6 +40,15 @@ const OVERLAY: &str = "mkdir $dir/lower $dir/scratch && mount -t tmpfs none $dir
      mount -t overlay -o lowerdir=$dir/lower,upperdir=$dir/scratch/up,workdir=$dir/scratch/wk \
      none $work";
 
+/// A child of the process runs on, and waits in a fifo.
+const CHILD_RUNS: &str = "
+    stopped() {
+        child=$(cat /proc/$pid/task/$pid/children)
+        kill -CONT $child
+        until grep -q pipe_read /proc/${child% }/wchan; do kill -0 $child; done
+    }
+";
+
 /// A filesystem that is busy once the process is stopped: a remount waits to write to another one, on
 /// which it lies and which is frozen. As long as it waits, fdinfo shows no handle: CRIU's parse_fdinfo
 /// gives up on such a line; a fix reads again after a moment, and then names the watch. No scenario can
@@ -508,6 +517,15 @@ checkpoint
 inotify_init1(IN_NONBLOCK) = n
 inotify_add_watch(n, \"d/f\", IN_MODIFY) = 1
 checkpoint
+");
+    builtin_refuses_a_group_that_a_running_child_has CHILD_RUNS ["dump-fails"], Plan("
+inotify_init1(IN_NONBLOCK) = n
+inotify_add_watch(n, \".\", IN_CREATE) = 1
+mknod(\"fifo\", S_IFIFO|0644)
+open(\"fifo\", O_RDWR) = fifo
+fork() = p
+checkpoint
+[p] read(fifo) = ?
 ");
     builtin_keeps_inotifywait TMPFS [], Real("inotifywait -m -q . /srv", 2);
     builtin_keeps_the_mark_of_fatrace TMPFS [], Real("fatrace --current-mount", 1);

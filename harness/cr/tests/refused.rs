@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use cr::dump::foresee;
 use cr::queue::drain;
 use cr::sys::fanotify::without_sys_admin;
 use cr::sys::watch;
@@ -107,15 +108,25 @@ impl World {
         self.folder.path().join("images/image")
     }
 
-    fn dump(&self, path: &Path) -> Result<(), String> {
-        let options = DumpOptions {
+    fn options(&self) -> DumpOptions {
+        let paths = ["file", "images", "images/image"];
+        DumpOptions {
             only_groups: true,
             // Where handles cannot be opened.
-            paths: ["file", "images", "images/image"]
-                .map(|name| self.folder.path().join(name))
-                .to_vec(),
+            paths: paths.map(|name| self.folder.path().join(name)).to_vec(),
             ..DumpOptions::default()
-        };
+        }
+    }
+
+    /// Why there would be no image.
+    fn foresee(&self) -> Vec<String> {
+        let foreseen = foresee(self.subject.pid(), &self.options()).expect("a look");
+        let refusals = foreseen.refusals.into_values().flatten();
+        refusals.map(|error| error.to_string()).collect()
+    }
+
+    fn dump(&self, path: &Path) -> Result<(), String> {
+        let options = self.options();
         let dumped = dump_to_file(self.subject.pid(), path, (&options, Afterwards::RunsOn));
         match dumped.map_err(|error| error.to_string())?.1[..] {
             [] => Ok(()),
@@ -147,7 +158,10 @@ fn unmakeable() -> Result<(), Failed> {
                     EPERM: Operation not permitted";
     assert_eq!(error, expected);
     assert_eq!(watch::unread(world.group.as_fd())?, 16, "nothing was taken");
+    let foreseen = without_sys_admin(|| world.foresee())?;
+    assert_eq!(foreseen, [expected], "before it is dumped");
     drain(world.group.as_fd())?;
+    assert!(without_sys_admin(|| world.foresee())?.is_empty());
     without_sys_admin(|| world.dump(&world.image()))??;
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::files::{self, Found, Held};
 use super::places::Places;
 use super::wanted::Wanted;
-use super::{DumpOptions, content, grounds, group, in_own_directory, keepers};
+use super::{DumpOptions, content, grounds, group, in_own_directory, keepers, queues, sharers};
 use crate::image::{Image, Object, Process};
 use crate::sys::{inspect, path};
 use crate::{Loss, LossKind};
@@ -65,6 +65,12 @@ pub fn foresee(pid: Pid, options: &DumpOptions) -> Result<Foreseen, DumpError> {
             let losses = image.lost[n_declared..].iter().map(Loss::from);
             foreseen.losses.entry(one.fd).or_default().extend(losses);
             unread(&image, index, one, &mut foreseen);
+            if let Ok(Some(error)) = queues::unmakeable(&image, (index, one)) {
+                foreseen.refuse(one.fd, error);
+            }
+        }
+        for (index, error) in sharers::refused(&image, &held) {
+            foreseen.refuse(held[index].fd, error);
         }
         for (index, error) in keepers::refused(&image, &mut places) {
             foreseen.refuse(held[index].fd, error);

@@ -224,19 +224,30 @@ pub(super) fn refuse_for_good(image: &Image, held: &[Held]) -> Result<(), DumpEr
 /// Refuses unread events where none could be made again. Should a dump fail once it has read them, they
 /// could not be put back.
 pub(super) fn refuse_unmakeable(image: &Image, held: &[Held]) -> Result<(), DumpError> {
-    for (file, group) in image.files.iter().zip(held) {
-        let bytes = match &file.object {
-            Some(Object::Inotify(_)) => unread_bytes(group)?,
-            Some(Object::Fanotify(_) | Object::Place(_) | Object::Epoll(_)) | None => 0,
-        };
-        if let (1.., Err(errno)) = (bytes, mount::may_mount()) {
-            let what = format!(
-                "{bytes} bytes unread, which this user could not put back: fsopen of a tmpfs: {errno}"
-            );
-            return Err(DumpError::new("", DumpErrorKind::Refused(what)).at(&group.place));
+    for (index, group) in held.iter().enumerate() {
+        if let Some(error) = unmakeable(image, (index, group))? {
+            return Err(error);
         }
     }
     Ok(())
+}
+
+/// Why the unread events of a group, one of [`Image::files`], could not be made again.
+pub(super) fn unmakeable(
+    image: &Image,
+    (index, group): (usize, &Held),
+) -> Result<Option<DumpError>, DumpError> {
+    if !matches!(image.files[index].object, Some(Object::Inotify(_))) {
+        return Ok(None);
+    }
+    let (bytes @ 1.., Err(errno)) = (unread_bytes(group)?, mount::may_mount()) else {
+        return Ok(None);
+    };
+    let what = format!(
+        "{bytes} bytes unread, which this user could not put back: fsopen of a tmpfs: {errno}"
+    );
+    let error = DumpError::new("", DumpErrorKind::Refused(what));
+    Ok(Some(error.at(&group.place)))
 }
 
 fn take_fanotify(

@@ -3,6 +3,7 @@
 //! It reads the same queue. While it runs, it would read what the dumper makes there and not what the
 //! dumper has taken; and what it reads itself in the midst of it the dumper waits for.
 
+use std::collections::BTreeMap;
 use std::{fs, iter};
 
 use nix::unistd::Pid;
@@ -16,38 +17,39 @@ use crate::sys::inspect;
 
 /// Refuses inotify groups that somebody else may read from. Whom we may not look at we do not find.
 pub(super) fn refuse(image: &Image, held: &[Held]) -> Result<(), DumpError> {
-    let groups = image.files.iter().zip(held);
-    let groups: Vec<&Held> = groups
-        .filter(|(file, _)| matches!(file.object, Some(Object::Inotify(_))))
-        .map(|(_, group)| group)
-        .collect();
-    if groups.is_empty() {
-        return Ok(());
-    }
     // Who is forked by another thread of ours has what we have, until it runs a program.
-    let found = settled(|| Ok(find(image, &groups)), Option::is_some)?;
-    match found {
+    let found = settled(|| Ok(refused(image, held)), |found| !found.is_empty())?;
+    match found.into_iter().next() {
         None => Ok(()),
-        Some((pid, group)) => {
-            let what = format!("a group that process {pid} has too, which is not stopped");
-            Err(DumpError::not_supported(&group.place, what))
-        }
+        Some((_, error)) => Err(error),
     }
 }
 
-/// A process that may run, and which of the groups it has.
-fn find<'a>(image: &Image, groups: &[&'a Held]) -> Option<(Pid, &'a Held)> {
-    others(image).into_iter().find_map(|pid| {
-        let numbers = inspect::groups(pid).unwrap_or_default();
-        let mut shared = numbers.into_iter().filter_map(|fd| {
-            let same = |it: &&Held| inspect::same_description((pid, fd), (it.pid, it.fd));
-            groups.iter().copied().find(same)
-        });
-        shared
-            .next()
-            .filter(|_| may_run(pid))
-            .map(|group| (pid, group))
-    })
+/// Each inotify group that a process has which may run, by [`Image::files`].
+pub(super) fn refused(image: &Image, held: &[Held]) -> Vec<(usize, DumpError)> {
+    let groups = image.files.iter().zip(held).enumerate();
+    let groups: Vec<(usize, &Held)> = groups
+        .filter(|(_, (file, _))| matches!(file.object, Some(Object::Inotify(_))))
+        .map(|(index, (_, group))| (index, group))
+        .collect();
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let mut found = BTreeMap::new();
+    for pid in others(image) {
+        for fd in inspect::groups(pid).unwrap_or_default() {
+            let same =
+                |(_, it): &&(usize, &Held)| inspect::same_description((pid, fd), (it.pid, it.fd));
+            if let Some((index, group)) = groups.iter().find(same)
+                && may_run(pid)
+            {
+                let what = format!("a group that process {pid} has too, which is not stopped");
+                let error = || DumpError::not_supported(&group.place, what);
+                found.entry(*index).or_insert_with(error);
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Processes that may have a group and are neither dumped nor ours. A dump with descendants leaves those
