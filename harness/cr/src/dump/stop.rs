@@ -63,21 +63,21 @@ impl Stopped {
     }
 
     fn stop(&mut self, pid: Pid, locks: &mut Locks, record: &mut Record) -> Result<(), DumpError> {
-        let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
-        let start = began(pid).map_err(of_stat)?;
-        if is_stopped(pid).map_err(of_stat)? {
-            return refuse_traced(pid);
-        }
+        let of_stat = of_stat(pid);
+        let start = began(pid).map_err(&of_stat)?;
+        let is_others = is_stopping(pid).map_err(&of_stat)?;
         refuse_traced(pid)?;
-        locks.take(pid)?;
-        let pidfd = inspect::pidfd_open(pid)
-            .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
-        record.stop(pid, start)?;
-        let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
-        self.0.push(pidfd);
-        stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))?;
+        if !is_others {
+            locks.take(pid)?;
+            let pidfd = inspect::pidfd_open(pid)
+                .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+            record.stop(pid, start)?;
+            let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
+            self.0.push(pidfd);
+            stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))?;
+        }
         let deadline = Instant::now() + LIMIT;
-        while !is_stopped(pid).map_err(of_stat)? {
+        while !is_stopped(pid).map_err(&of_stat)? {
             refuse_traced(pid)?;
             interrupted()?;
             if Instant::now() > deadline {
@@ -102,22 +102,23 @@ impl Stopped {
     }
 }
 
-/// Lets a process go on, if it is stopped and is the one that began then; whether it is there.
+fn of_stat(pid: Pid) -> impl Fn(io::Error) -> DumpError {
+    move |error| DumpError::io("read", format!("/proc/{pid}/stat"), &error)
+}
+
+/// Lets a process go on, if it is stopped or about to be, and is the one that began then; whether it is
+/// there.
 pub(super) fn go_on(pid: Pid, start: u64) -> Result<bool, DumpError> {
-    let of_stat = |error: io::Error| DumpError::io("read", format!("/proc/{pid}/stat"), &error);
+    let of_stat = of_stat(pid);
     let pidfd = match inspect::pidfd_open(pid) {
         Ok(pidfd) => pidfd,
         Err(Errno::ESRCH) => return Ok(false),
         Err(errno) => return Err(DumpError::on("pidfd_open", pid.to_string(), errno)),
     };
-    if record::has_ended(pid, start).map_err(of_stat)? {
+    if record::has_ended(pid, start).map_err(&of_stat)? {
         return Ok(false);
     }
-    if states(pid)
-        .map_err(of_stat)?
-        .iter()
-        .any(|(_, state)| *state == 'T')
-    {
+    if is_stopping(pid).map_err(&of_stat)? {
         match inspect::pidfd_signal(&pidfd, Signal::SIGCONT) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(DumpError::on("pidfd_send_signal", pid.to_string(), errno)),
@@ -222,6 +223,14 @@ pub(super) fn refuse_traced(pid: Pid) -> Result<(), DumpError> {
 pub(super) fn is_over(pid: Pid) -> bool {
     let states = states(pid).unwrap_or_default();
     states.iter().all(|(_, state)| matches!(state, 'Z' | 'X'))
+}
+
+/// Whether a process is stopped in part, or will be: SIGSTOP waits until a thread of it runs.
+fn is_stopping(pid: Pid) -> io::Result<bool> {
+    const STOP: u64 = 1 << (Signal::SIGSTOP as i32 - 1);
+    // In this order: it waits no more when a thread has stopped, both under one lock (`get_signal`).
+    let waits = Status::of(pid)?.set("ShdPnd") & STOP != 0;
+    Ok(waits || states(pid)?.iter().any(|(_, state)| *state == 'T'))
 }
 
 /// Whether each of its threads is stopped, or has ended. One in vfork(2) or in an uninterruptible
