@@ -7,7 +7,6 @@ use std::process::{Command, Output, Stdio};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 
 use crate::NOTIFREEZE;
 use crate::killed::SAMPLE;
@@ -62,7 +61,7 @@ fn dump_behind(subject: &Subject, first: &str, more: &[&str]) -> Output {
         .expect("a dump")
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -510,74 +509,4 @@ fn who_was_stopped_before_stays_so() {
     assert_eq!(mode.mode() & 0o777, 0o700);
     assert!(subject.state().is_some_and(|it| it.is_stopped));
     kill(subject.pid(), Signal::SIGCONT).expect("on");
-}
-
-#[test]
-fn what_is_parked_stays_in_reach() {
-    if !is_permitted() {
-        return;
-    }
-    let parked = Subject::start();
-    let output = parked.notifreeze(&[
-        "dump",
-        &parked.pid().to_string(),
-        "--only-fsnotify",
-        "--park",
-        "--images",
-        parked.images().to_str().expect("letters"),
-    ]);
-    assert!(output.status.success(), "{output:?}");
-    let images = parked.images().display().to_string();
-    let shown = parked.notifreeze(&["show", &images]);
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let image = cr::Image::read(&parked.images().join("image.nf")).expect("an image");
-    let holder = image.parked.expect("a holder").holder;
-    assert!(
-        shown.contains(&format!("parked in process {holder}")),
-        "{shown}"
-    );
-    assert!(!shown.contains("unread"), "{shown}");
-    let is_there = || fs::read_to_string(format!("/proc/{holder}/comm")).is_ok();
-    for command in ["/no/such/command", "no-such-command", "/etc/passwd"] {
-        let output = parked.notifreeze(&["restore", "--images", &images, "--", command]);
-        assert!(
-            !output.status.success() && is_there(),
-            "{command}: {output:?}"
-        );
-    }
-    // It is found, and cannot be executed, since it is open for writing (ETXTBSY).
-    let program = parked.folder.path().join("program");
-    fs::copy("/bin/true", &program).expect("a program");
-    let writer = fs::File::options().append(true).open(&program).expect("it");
-    let program = program.display().to_string();
-    let output = parked.notifreeze(&["restore", "--images", &images, "--", &program]);
-    assert!(said(&output).contains("parked again"), "{output:?}");
-    drop(writer);
-    let image = cr::Image::read(&parked.images().join("image.nf")).expect("an image");
-    let (first, holder) = (holder, image.parked.expect("a holder").holder);
-    assert_ne!(first, holder);
-    let is_there = || fs::read_to_string(format!("/proc/{holder}/comm")).is_ok();
-    assert_eq!(parked.left(), ["image.nf"]);
-    let other = Subject::start();
-    let before = other.state();
-    let pid = other.pid().to_string();
-    let output = other.notifreeze(&["dump", &pid, "--only-fsnotify", "--images", &images]);
-    assert!(
-        said(&output).contains(&format!("parked in process {holder}")),
-        "{output:?}"
-    );
-    assert_eq!(other.state(), before);
-    assert!(is_there());
-    let look = "grep -c ^inotify /proc/$$/fdinfo/5; dd bs=4096 count=1 <&5 2>/dev/null | wc -c";
-    let output = parked.notifreeze(&["restore", "--images", &images, "--", "sh", "-c", look]);
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "2\n48\n",
-        "{output:?}"
-    );
-    waitpid(Pid::from_raw(holder), None).expect_err("another's child");
-    crate::subject::wait_for("its end", || {
-        let stat = fs::read_to_string(format!("/proc/{holder}/stat"));
-        stat.map_or(true, |stat| stat.contains(") Z "))
-    });
 }

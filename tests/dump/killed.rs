@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::NOTIFREEZE;
 use crate::subject::{Subject, is_permitted};
-use crate::trace::{Ended, Fatal, dump, run};
+use crate::trace::{Ended, Fatal, dump};
 
 /// Of how many calls one is killed at. Those that fill a queue are left out.
 pub(crate) const SAMPLE: usize = 23;
@@ -132,48 +132,4 @@ fn a_dump_is_not_undone_by_who_does_not_listen() {
     assert_eq!(subject.left(), ["image.nf"]);
     let ended = subject.child.wait().expect("its end");
     assert_eq!(ended.signal(), Some(Signal::SIGKILL as i32));
-}
-
-#[test]
-fn who_takes_over_parked_groups_may_be_killed_until_they_are_his() {
-    if !is_permitted() {
-        return;
-    }
-    let (mut n_again, mut n_gone) = (0, 0);
-    for n in (0..).step_by(SAMPLE) {
-        let subject = Subject::start();
-        let images = subject.images().display().to_string();
-        let pid = subject.pid().to_string();
-        let park = [
-            "dump",
-            &pid,
-            "--only-fsnotify",
-            "--park",
-            "--images",
-            &images,
-        ];
-        assert!(subject.notifreeze(&park).status.success());
-        let image = cr::Image::read(&subject.images().join("image.nf")).expect("an image");
-        let holder = image.parked.expect("a holder").holder;
-        let restore = ["restore", "--images", &images, "--", "/bin/true"];
-        let (is_reached, ended) = run(&subject, &restore, (n, Fatal::Kill));
-        if !is_reached {
-            assert_eq!(ended, Ended::Exited(0));
-            break;
-        }
-        let stat = fs::read_to_string(format!("/proc/{holder}/stat")).unwrap_or_default();
-        if stat.is_empty() || stat.contains(") Z ") {
-            // The groups were his, and went with him.
-            n_gone += 1;
-        } else {
-            let output = subject.notifreeze(&restore);
-            assert!(output.status.success(), "killed at call {n}: {output:?}");
-            n_again += 1;
-        }
-    }
-    // Between the end of the holder and the start of the command there are a few calls.
-    assert!(
-        n_again > 3 && n_gone <= 1 + n_again / 4,
-        "{n_again} again, {n_gone} gone"
-    );
 }

@@ -2,6 +2,7 @@
 
 mod failed;
 mod killed;
+mod parked;
 mod subject;
 mod trace;
 

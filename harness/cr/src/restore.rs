@@ -50,6 +50,9 @@ pub struct RestoreOptions {
     pub trust: bool,
     /// What becomes of descriptors that the image does not have.
     pub others: Others,
+    /// Leave parked groups with their holder as well, which the caller then ends
+    /// ([`release_at_exec`](crate::dump::release_at_exec)).
+    pub keep_holder: bool,
     /// How far the machine's counter of cookies is moved at most, for the second half of a rename
     /// whose first half has been read.
     pub cookie_distance: u32,
@@ -63,6 +66,7 @@ impl Default for RestoreOptions {
             root: PathBuf::from("/"),
             trust: false,
             others: Others::Close,
+            keep_holder: false,
             cookie_distance: crate::queue::COOKIE_DISTANCE,
             defect: None,
         }
@@ -159,7 +163,7 @@ fn become_image(
         nix::sys::stat::umask(umask);
     }
     descriptor::set_file_limit(limit).context("setrlimit", "RLIMIT_NOFILE")?;
-    if let (Some(parked), None) = (&image.parked, restored.child) {
+    if let (Some(parked), None, false) = (&image.parked, restored.child, options.keep_holder) {
         crate::dump::release(parked);
     }
     Ok(restored)

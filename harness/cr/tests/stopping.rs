@@ -10,13 +10,14 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use cr::DumpOptions;
-use cr::dump::{Claim, Outcome, recover};
+use cr::dump::{Claim, DumpErrorKind, Outcome, recover};
 use cr::process::{Status, began, stat};
+use cr::sys::spawn::wait_signal;
 use cr::sys::watch;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, mkfifo};
@@ -140,18 +141,21 @@ fn anothers() -> Result<(), Failed> {
         ..DumpOptions::default()
     };
     let mut claim = Claim::on(world.pid(), &world.image(), &options)?;
-    std::thread::scope(|scope| {
-        let stop = scope.spawn(|| claim.stop(&options));
-        // It has looked by then, and waits.
-        std::thread::sleep(Duration::from_millis(50));
-        world.leave_vfork()?;
-        stop.join().expect("no panic")?;
-        Ok::<(), Failed>(())
-    })?;
+    // The dumper looks once, and gives up before it looks again.
+    let signals = SigSet::from(Signal::SIGTERM);
+    signals.thread_block()?;
+    raise(Signal::SIGTERM)?;
+    let error = claim.stop(&options).unwrap_err();
+    assert!(
+        matches!(error.kind, DumpErrorKind::Interrupted(_)),
+        "{error}"
+    );
+    assert!(wait_signal(&signals, Duration::ZERO));
     assert!(!claim.has_stopped(), "it was not us");
     let _ = claim.end();
-    assert_eq!(stat(world.pid())?[0], "T");
-    Ok(())
+    assert!(world.is_signalled()?, "it was let go on");
+    world.leave_vfork()?;
+    wait_for("a stop", || Ok(stat(world.pid())?[0] == "T"))
 }
 
 fn killed() -> Result<(), Failed> {

@@ -14,19 +14,20 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
 use super::error::{DumpError, DumpErrorKind};
-use super::record::Record;
 use crate::image::{Image, Parked};
-use crate::process::began;
-use crate::sys::{descriptor, inspect, path, raw, spawn};
+use crate::process::{Status, began};
+use crate::sys::{descriptor, inspect, raw, spawn, trace};
 
 /// A holder that ends with this process until it is told to stay.
 #[derive(Debug)]
@@ -103,9 +104,10 @@ fn be_the_holder(files: &[RawFd], mark: RawFd, told: OwnedFd) -> ! {
     let _ = raw::chdir(c"/");
     let _ = nix::sys::prctl::set_name(c"notifreeze-hold");
     // Whoever ends it by a signal that its parent put off does so.
-    let _ = SigSet::empty().thread_set_mask();
+    let asked = SigSet::from(TAKEN_OVER);
+    let _ = asked.thread_set_mask();
     // Whoever may restore need not be a parent of this process (Yama, ptrace_scope 1).
-    let _ = spawn::allow_any_tracer();
+    let _ = spawn::allow_tracer(None);
     let mut word = [0];
     loop {
         match nix::unistd::read(&told, &mut word) {
@@ -118,8 +120,22 @@ fn be_the_holder(files: &[RawFd], mark: RawFd, told: OwnedFd) -> ! {
         }
     }
     drop(told);
+    let asked = SignalFd::new(&asked);
     loop {
-        nix::unistd::pause();
+        match asked.as_ref().map(SignalFd::read_signal) {
+            Ok(Ok(Some(asked))) => end_with_exec(asked.ssi_pid),
+            Ok(_) => {}
+            Err(_) => nix::unistd::pause(),
+        }
+    }
+}
+
+/// Ends the holder when whoever has taken over runs another program, before that has done anything: what
+/// nobody else has open is closed by then. If he cannot be traced or ends before, the holder stays.
+fn end_with_exec(heir: u32) {
+    let heir = i32::try_from(heir).unwrap_or(0);
+    if heir > 0 && trace::wait_for_exec(Pid::from_raw(heir)) == Ok(true) {
+        let _ = kill(Pid::this(), Signal::SIGKILL);
     }
 }
 
@@ -137,36 +153,6 @@ pub(super) fn refuse_occupied(image: &Path) -> Result<(), DumpError> {
             Err(DumpError::new(place, DumpErrorKind::Refused(what)))
         }
     }
-}
-
-/// Parks groups anew that the calling process, which has one thread, has taken over from the holder of
-/// an image, and writes where they are now: it could not do with them what it was to.
-///
-/// # Errors
-///
-/// What failed: the groups end with the caller then.
-pub fn park_again(image: &Image, path: &Path) -> Result<(), DumpError> {
-    let record = Record::lock(&path::absolute(path))?;
-    let mut image = image.clone();
-    let mut files = Vec::with_capacity(image.files.len());
-    for index in 0..image.files.len() {
-        let mut numbers = image
-            .processes
-            .iter()
-            .flat_map(|process| &process.descriptors);
-        let number = numbers.find(|it| it.file as usize == index);
-        let number = number.ok_or_else(|| DumpError::on("dup", "a group", Errno::EBADF))?;
-        let file = raw::fcntl(number.fd, libc::F_DUPFD_CLOEXEC, 0).and_then(path::owned);
-        files.push(file.map_err(|errno| DumpError::on("dup", number.fd.to_string(), errno))?);
-    }
-    let holder = Holder::start(files)?;
-    image.parked = Some(holder.parked());
-    let written = image.write(path);
-    written.map_err(|error| DumpError::io("write", path.display().to_string(), &error))?;
-    holder.keep()?;
-    // The next one at this place removes it otherwise.
-    let _ = record.remove();
-    Ok(())
 }
 
 /// Removes an image of groups whose holder is gone: it ended with a dumper that was killed before it
@@ -215,3 +201,39 @@ pub fn release(parked: &Parked) {
 
 /// How long the end of a process that was killed may take.
 const END_LIMIT_MS: i32 = 5000;
+
+/// Has the holder end when the calling process, of one thread, runs another program, and not before; whether
+/// it will. Until then, and if no program can be run, the groups stay where they are, whatever becomes of
+/// the caller.
+///
+/// It cannot where the caller is traced already, or may not be traced by the holder, which is a process of
+/// whoever parked the groups.
+#[must_use]
+pub fn release_at_exec(parked: &Parked) -> bool {
+    let holder = Pid::from_raw(parked.holder);
+    let Ok(pidfd) = inspect::pidfd_open(holder) else {
+        return false;
+    };
+    let tracer = || Status::of("self").ok()?.number("TracerPid");
+    if tracer() != Some(0) || !is_there(parked) {
+        return false;
+    }
+    // Only Yama asks for it.
+    let _ = spawn::allow_tracer(Some(holder));
+    if inspect::pidfd_signal(&pidfd, TAKEN_OVER).is_err() {
+        return false;
+    }
+    let deadline = Instant::now() + TRACE_LIMIT;
+    while tracer() == Some(0) && Instant::now() < deadline {
+        let _ = nix::poll::poll(&mut [], POLL_MS);
+    }
+    tracer() == Some(parked.holder)
+}
+
+/// Asks a holder to see to whoever sends it.
+const TAKEN_OVER: Signal = Signal::SIGUSR1;
+
+/// How long a holder may take to trace who asks it to.
+const TRACE_LIMIT: Duration = Duration::from_secs(1);
+/// A tracer shows in /proc alone.
+const POLL_MS: u8 = 1;

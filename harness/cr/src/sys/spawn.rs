@@ -136,15 +136,17 @@ pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
     Ok(child.map(|(pid, _)| Pid::from_raw(pid)))
 }
 
-/// prctl(2) `PR_SET_PTRACER` with `PR_SET_PTRACER_ANY`: under Yama, whoever may trace this process
-/// by uid may do so without being its parent.
+/// prctl(2) `PR_SET_PTRACER`: under Yama, this process, or whoever it is, may trace us without being our
+/// parent, if the uid allows it. It lasts until the tracer has ended, whatever we run meanwhile.
 ///
 /// # Errors
 ///
 /// The errno of the call: `EINVAL` without Yama, where it is not needed.
-pub fn allow_any_tracer() -> Result<(), Errno> {
+pub fn allow_tracer(pid: Option<Pid>) -> Result<(), Errno> {
+    let any = libc::PR_SET_PTRACER_ANY;
+    let tracer = pid.map_or(any, |pid| libc::c_ulong::from(pid.as_raw().unsigned_abs()));
     // SAFETY: plain numbers.
-    let returned = unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    let returned = unsafe { libc::prctl(libc::PR_SET_PTRACER, tracer) };
     Errno::result(returned).map(drop)
 }
 

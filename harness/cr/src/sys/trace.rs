@@ -1,4 +1,5 @@
-//! ptrace(2), for the one thing that /proc does not show: signals that wait to be taken.
+//! ptrace(2), for what nothing else tells: signals that wait to be taken, and that a process runs another
+//! program now.
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -37,6 +38,45 @@ pub fn pending_signals(pid: Pid) -> Result<Vec<([u8; 128], bool)>, Errno> {
     let found = found?;
     Errno::result(detached)?;
     Ok(found)
+}
+
+/// Waits until a process, of one thread, runs another program; false if it ends before. It then stands
+/// still before the first instruction of that program, until this process ends.
+///
+/// # Errors
+///
+/// The errno of ptrace(2): `EPERM` without the right to trace the process, and if another does.
+pub fn wait_for_exec(pid: Pid) -> Result<bool, Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe {
+        libc::ptrace(
+            libc::PTRACE_SEIZE,
+            pid.as_raw(),
+            0,
+            libc::PTRACE_O_TRACEEXEC,
+        )
+    })?;
+    loop {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        let waited = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::__WALL) };
+        match Errno::result(waited) {
+            Err(Errno::EINTR) => continue,
+            Ok(_) if libc::WIFSTOPPED(status) => {}
+            _ => return Ok(false),
+        }
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let (request, signal) = match event {
+            libc::PTRACE_EVENT_EXEC => return Ok(true),
+            // It is stopped as by any shell, or was and goes on.
+            libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => (libc::PTRACE_CONT, 0),
+            libc::PTRACE_EVENT_STOP => (libc::PTRACE_LISTEN, 0),
+            _ => (libc::PTRACE_CONT, signal),
+        };
+        // It may have been killed meanwhile, which the next wait tells.
+        // SAFETY: plain numbers.
+        let _ = unsafe { libc::ptrace(request, pid.as_raw(), 0, signal) };
+    }
 }
 
 fn peek_all(pid: Pid, flags: u32) -> Result<Vec<([u8; 128], bool)>, Errno> {

@@ -4,9 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
+use cr::sys::inspect::xattrs;
+use nix::libc;
+use nix::unistd::{AccessFlags, access, geteuid};
 
 /// Where execvp(3) looks without PATH.
 const PATH: &str = "/bin:/usr/bin";
@@ -35,6 +38,19 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, String> {
         refuse(&interpreter).map_err(|why| named(&format!("{}: {why}", interpreter.display())))?;
     }
     Ok(found)
+}
+
+/// Whether it gives this user rights that it does not give to one who is traced.
+pub(super) fn gains_rights(file: &Path) -> bool {
+    const SET_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
+    let sets_ids = || fs::metadata(file).is_ok_and(|found| found.mode() & SET_IDS != 0);
+    let has_capabilities = || {
+        let attributes = xattrs(file).unwrap_or_default();
+        attributes
+            .iter()
+            .any(|(name, _)| name == b"security.capability")
+    };
+    !geteuid().is_root() && (sets_ids() || has_capabilities())
 }
 
 fn refuse(file: &Path) -> Result<(), String> {

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use cr::dump::release_at_exec;
 use cr::image::ImageFile;
 use cr::{Others, RestoreOptions};
 
@@ -50,18 +51,18 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         return Err(why.to_owned());
     }
     let (program, rest) = args.command.split_first().expect("required");
-    // Behind the restore there is no way back: parked groups have left their holder, and links to
-    // ghosts are gone.
+    // Behind the restore there is no way back: links to ghosts are gone.
     let executable = program::find(program)?;
     let options = RestoreOptions {
         root: args.root.clone(),
         trust: args.trust,
         others: Others::Keep,
+        keep_holder: true,
         cookie_distance: args.cookie_distance,
         ..RestoreOptions::default()
     };
     let descriptors = file.image().processes[0].descriptors.clone();
-    let parked = file.image().parked.is_some().then(|| file.image().clone());
+    let parked = file.image().parked.clone();
     if let Err(error) = cr::restore_opened(file, &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
@@ -71,14 +72,16 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         cr::sys::raw::fcntl(descriptor.fd, nix::libc::F_SETFD, 0)
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }
+    if let Some(parked) = &parked
+        && (program::gains_rights(&executable) || !release_at_exec(parked))
+    {
+        let holder = parked.holder;
+        anstream::eprintln!(
+            "warning: process {holder} may not trace this one, so it has the groups still: end it once \
+             the command runs"
+        );
+    }
     let error = Command::new(executable).arg0(program).args(rest).exec();
-    let what = format!("{}: {error}", program.display());
-    let Some(image) = parked else {
-        return Err(what);
-    };
-    // They have left their holder, and would end with this process.
-    Err(match cr::dump::park_again(&image, &path) {
-        Ok(()) => format!("{what}; the groups are parked again"),
-        Err(error) => format!("{what}; the groups are gone, since they cannot be parked: {error}"),
-    })
+    let still = parked.map_or("", |_| "; the groups are parked as before");
+    Err(format!("{}: {error}{still}", program.display()))
 }
