@@ -36,7 +36,9 @@ pub(super) fn create(
     let name = path.display().to_string();
     let failed = |error: io::Error| DumpError::io("journal", &name, &error);
     let began = began(group.pid).map_err(failed)?;
-    let owner = owner.map_or_else(String::new, |it| format!(" {} {}", it.kind, it.pid));
+    let owner = owner.map_or_else(String::new, |it| {
+        format!(" {} {} {}", it.kind, it.pid, it.began)
+    });
     let (pid, fd, place) = (group.pid, group.fd, Standpoint::own()?.0);
     let mut context = format!("{pid} {fd} {began} {place}{owner}\n").into_bytes();
     context.extend_from_slice(&group.info);
@@ -94,10 +96,11 @@ pub(super) fn context(bytes: &[u8]) -> Option<Context> {
     let fd = words.next()?.parse().ok()?;
     let began = words.next()?.parse().ok()?;
     let place: Vec<&str> = words.by_ref().take(record::WORDS).collect();
-    let owner = match (words.next(), words.next()) {
-        (Some(kind), Some(pid)) => Some(Owner {
+    let owner = match (words.next(), words.next(), words.next()) {
+        (Some(kind), Some(pid), Some(began)) => Some(Owner {
             kind: kind.parse().ok().filter(|kind| (0..=2).contains(kind))?,
             pid: pid.parse().ok().filter(|pid| *pid > 0)?,
+            began: began.parse().ok()?,
         }),
         _ => None,
     };

@@ -100,10 +100,7 @@ impl Taken {
             let own = own.get(&index).cloned().unwrap_or_default();
             let is_async = image.files[index].flags.cast_signed() & libc::O_ASYNC != 0;
             let owner = image.files[index].owner.filter(|_| is_async);
-            let owner = owner.map(|it| Owner {
-                kind: it.kind,
-                pid: it.pid,
-            });
+            let owner = owner.map(|it| Owner::now(it.kind, it.pid));
             refuse_unread(group, policy, own.len()).map_err(at)?;
             let kept = match image_path {
                 None => Kept::Memory(Memory::default()),

@@ -421,10 +421,7 @@ fn signals() -> Result<(), Failed> {
     let n_signals = |at: Option<Phase>, n_before: usize| -> Result<usize, Failed> {
         let mut world = World::new(2, MODIFY | ATTRIB)?;
         (0..n_before).for_each(|n| world.modify(n));
-        let owner = Owner {
-            kind: 0,
-            pid: thread,
-        };
+        let owner = Owner::now(0, thread);
         world.owner = Some(owner);
         owner.give_back(world.group())?;
         // Of a world before.
