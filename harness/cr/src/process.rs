@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::{fs, io};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// The file `status` (`proc_pid_status`).
@@ -43,6 +44,13 @@ impl Status {
         set.and_then(|set| u64::from_str_radix(set, 16).ok())
             .unwrap_or(0)
     }
+}
+
+/// Whether a signal that was sent to a process waits to be taken. Of one that cannot be seen none does.
+#[must_use]
+pub fn waits_for(pid: Pid, signal: Signal) -> bool {
+    let bit = 1 << (signal as i32 - 1);
+    Status::of(pid).is_ok_and(|status| status.set("ShdPnd") & bit != 0)
 }
 
 /// The fields of the file `stat` (`do_task_stat`), from the third on, which is the state.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cr::DumpOptions;
 use cr::dump::{Claim, DumpErrorKind, Outcome, recover};
-use cr::process::{Status, began, stat};
+use cr::process::{began, stat, waits_for};
 use cr::sys::spawn::wait_signal;
 use cr::sys::watch;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -88,7 +88,7 @@ impl World {
         })?;
         kill(pid, Signal::SIGSTOP)?;
         assert_ne!(stat(pid)?[0], "T", "it is stopped at once");
-        assert!(world.is_signalled()?);
+        assert!(world.is_signalled());
         Ok(world)
     }
 
@@ -100,9 +100,8 @@ impl World {
         self.folder.path().join("image")
     }
 
-    fn is_signalled(&self) -> Result<bool, Failed> {
-        const STOP: u64 = 1 << (Signal::SIGSTOP as i32 - 1);
-        Ok(Status::of(self.pid())?.set("ShdPnd") & STOP != 0)
+    fn is_signalled(&self) -> bool {
+        waits_for(self.pid(), Signal::SIGSTOP)
     }
 
     fn leave_vfork(&self) -> Result<(), Failed> {
@@ -153,7 +152,7 @@ fn anothers() -> Result<(), Failed> {
     assert!(wait_signal(&signals, Duration::ZERO));
     assert!(!claim.has_stopped(), "it was not us");
     let _ = claim.end();
-    assert!(world.is_signalled()?, "it was let go on");
+    assert!(world.is_signalled(), "it was let go on");
     world.leave_vfork()?;
     wait_for("a stop", || Ok(stat(world.pid())?[0] == "T"))
 }
@@ -170,7 +169,7 @@ fn killed() -> Result<(), Failed> {
     let recovered = recover(&world.image(), &DumpOptions::default())?;
     let outcomes: Vec<&Outcome> = recovered.iter().map(|it| &it.outcome).collect();
     assert_eq!(outcomes, [&Outcome::WentOn { pid: pid.as_raw() }]);
-    assert!(!world.is_signalled()?, "it will stop yet");
+    assert!(!world.is_signalled(), "it will stop yet");
     world.leave_vfork()?;
     wait_for("it goes on", || {
         let wchan = fs::read_to_string(format!("/proc/{pid}/wchan"))?;

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
 use super::error::{DumpError, DumpErrorKind};
 use crate::image::{Image, Parked};
-use crate::process::{Status, began};
+use crate::process::{Status, began, waits_for};
 use crate::sys::{descriptor, inspect, raw, spawn, trace};
 
 /// A holder that ends with this process until it is told to stay.
@@ -45,7 +45,16 @@ impl Holder {
             .map_err(|errno| DumpError::on("memfd_create", "", errno))?;
         let (told, tell) =
             pipe2(OFlag::O_CLOEXEC).map_err(|errno| DumpError::on("pipe2", "", errno))?;
-        let forked = spawn::fork().map_err(|error| DumpError::io("clone3", "holder", &error))?;
+        // It may be asked before it comes to wait for that, and would end of it.
+        let asked = SigSet::from(TAKEN_OVER);
+        let before = asked
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(|errno| DumpError::on("sigprocmask", "", errno))?;
+        let forked = spawn::fork();
+        if !matches!(forked, Ok(None)) {
+            let _ = before.thread_set_mask();
+        }
+        let forked = forked.map_err(|error| DumpError::io("clone3", "holder", &error))?;
         let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         let Some(pid) = forked else {
             be_the_holder(&numbers, mark.as_raw_fd(), told);
@@ -223,8 +232,13 @@ pub fn release_at_exec(parked: &Parked) -> bool {
     if inspect::pidfd_signal(&pidfd, TAKEN_OVER).is_err() {
         return false;
     }
-    let deadline = Instant::now() + TRACE_LIMIT;
+    let mut deadline = Instant::now() + TAKE_LIMIT;
+    let mut has_taken = false;
     while tracer() == Some(0) && Instant::now() < deadline {
+        if !has_taken && !waits_for(holder, TAKEN_OVER) {
+            has_taken = true;
+            deadline = Instant::now() + TRACE_LIMIT;
+        }
         let _ = nix::poll::poll(&mut [], POLL_MS);
     }
     tracer() == Some(parked.holder)
@@ -233,7 +247,9 @@ pub fn release_at_exec(parked: &Parked) -> bool {
 /// Asks a holder to see to whoever sends it.
 const TAKEN_OVER: Signal = Signal::SIGUSR1;
 
-/// How long a holder may take to trace who asks it to.
+/// How long a holder, which does nothing else, may take to hear that it is asked.
+const TAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to trace who asked, which is the next that it does.
 const TRACE_LIMIT: Duration = Duration::from_secs(1);
 /// A tracer shows in /proc alone.
 const POLL_MS: u8 = 1;

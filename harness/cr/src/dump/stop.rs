@@ -14,7 +14,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::locks::Locks;
 use super::record::{self, Record};
 use super::tree::{self, Scope};
-use crate::process::{Status, began, stat};
+use crate::process::{Status, began, stat, waits_for};
 use crate::sys::inspect;
 
 /// How long a process may take to stop.
@@ -227,10 +227,8 @@ pub(super) fn is_over(pid: Pid) -> bool {
 
 /// Whether a process is stopped in part, or will be: SIGSTOP waits until a thread of it runs.
 fn is_stopping(pid: Pid) -> io::Result<bool> {
-    const STOP: u64 = 1 << (Signal::SIGSTOP as i32 - 1);
     // In this order: it waits no more when a thread has stopped, both under one lock (`get_signal`).
-    let waits = Status::of(pid)?.set("ShdPnd") & STOP != 0;
-    Ok(waits || states(pid)?.iter().any(|(_, state)| *state == 'T'))
+    Ok(waits_for(pid, Signal::SIGSTOP) || states(pid)?.iter().any(|(_, state)| *state == 'T'))
 }
 
 /// Whether each of its threads is stopped, or has ended. One in vfork(2) or in an uninterruptible
