@@ -100,8 +100,9 @@ impl Subject {
     }
 
     pub(crate) fn notifreeze(&self, arguments: &[&str]) -> Output {
-        let output = Command::new(NOTIFREEZE).args(arguments).output();
-        output.expect("notifreeze")
+        let mut command = Command::new(NOTIFREEZE);
+        let command = command.args(arguments).env(MARK, self.folder.path());
+        command.output().expect("notifreeze")
     }
 
     pub(crate) fn recover(&self) -> Result<(), String> {
