@@ -2,19 +2,20 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use cr::process::Status;
+use cr::process::{Status, waits_for};
 use cr::sys::fanotify::{Target, fanotify_init, fanotify_mark};
 use cr::sys::raw::readable;
 use nix::libc;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::NOTIFREEZE;
 use crate::failed::said;
-use crate::subject::{Subject, is_permitted};
+use crate::subject::{Subject, is_permitted, wait_for};
 use crate::trace::{Ended, Fatal, run};
 
 #[test]
@@ -69,7 +70,7 @@ fn take_over(parked: &Subject, holder: i32) {
     let found = String::from_utf8_lossy(&output.stdout);
     assert_eq!(found, "2\n48\n", "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    crate::subject::wait_for("the end of the holder", || {
+    wait_for("the end of the holder", || {
         let stat = cr::process::stat(holder);
         stat.map_or(true, |fields| fields[0] == "Z")
     });
@@ -106,32 +107,78 @@ fn a_restore_of_what_is_parked_may_be_killed_while_its_program_begins() {
         return;
     }
     let (parked, holder) = park();
-    let program = parked.folder.path().join("program");
-    fs::copy("/bin/true", &program).expect("a program");
-    let listener = fanotify_init(libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC, 0).expect("a group");
-    let name = CString::new(program.as_os_str().as_bytes()).expect("a path");
-    let target = Target::Path(&name);
-    fanotify_mark(
-        &listener,
-        libc::FAN_MARK_ADD,
-        libc::FAN_OPEN_EXEC_PERM,
-        target,
-    )
-    .expect("a mark");
-    let mut restore = Command::new(NOTIFREEZE)
+    let mut slow = Slow::start(&parked, holder);
+    slow.restore.kill().expect("a kill");
+    slow.restore.wait().expect("its end");
+    drop(slow);
+    take_over(&parked, holder);
+}
+
+#[test]
+fn of_two_restores_at_once_one_has_the_groups() {
+    if !is_permitted() {
+        return;
+    }
+    let (parked, holder) = park();
+    let mut slow = Slow::start(&parked, holder);
+    let second = Command::new(NOTIFREEZE)
         .args(["restore", "--images"])
         .arg(parked.images())
-        .arg("--")
-        .arg(&program)
+        .args(["--", "true"])
+        .stderr(Stdio::piped())
         .spawn()
         .expect("notifreeze");
-    assert_eq!(readable(listener.as_raw_fd(), 10_000), Ok(true));
-    let status = Status::of(restore.id()).expect("it waits");
-    assert_eq!(status.number("TracerPid"), Some(holder));
-    restore.kill().expect("a kill");
-    restore.wait().expect("its end");
-    drop(listener);
+    wait_for("the second to ask", || {
+        waits_for(Pid::from_raw(holder), Signal::SIGUSR1)
+    });
+    // The first goes on.
+    drop(slow.listener);
+    assert!(slow.restore.wait().expect("its end").success());
+    let output = second.wait_with_output().expect("its end");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(said(&output).contains("groups are gone"), "{output:?}");
+}
+
+/// Whoever may send a signal can ask.
+#[test]
+fn a_holder_does_not_end_with_a_stranger() {
+    if !is_permitted() {
+        return;
+    }
+    let (parked, holder) = park();
+    let ask = format!("kill -USR1 {holder}; sleep 0.1; exec true");
+    let status = Command::new("sh").args(["-c", &ask]).status();
+    assert!(status.expect("a shell").success());
     take_over(&parked, holder);
+}
+
+/// A restore whose program does not begin as long as the listener does not allow it.
+struct Slow {
+    restore: Child,
+    listener: OwnedFd,
+}
+
+impl Slow {
+    fn start(parked: &Subject, holder: i32) -> Self {
+        let program = parked.folder.path().join("program");
+        fs::copy("/bin/true", &program).expect("a program");
+        let class = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+        let listener = fanotify_init(class, 0).expect("a group");
+        let name = CString::new(program.as_os_str().as_bytes()).expect("a path");
+        let (add, asks) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_EXEC_PERM);
+        fanotify_mark(&listener, add, asks, Target::Path(&name)).expect("a mark");
+        let restore = Command::new(NOTIFREEZE)
+            .args(["restore", "--images"])
+            .arg(parked.images())
+            .arg("--")
+            .arg(&program)
+            .spawn()
+            .expect("notifreeze");
+        assert_eq!(readable(listener.as_raw_fd(), 10_000), Ok(true));
+        let status = Status::of(restore.id()).expect("it waits");
+        assert_eq!(status.number("TracerPid"), Some(holder));
+        Self { restore, listener }
+    }
 }
 
 fn park() -> (Subject, i32) {

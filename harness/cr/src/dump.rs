@@ -54,7 +54,7 @@ pub use claim::{Claim, SIGNALS};
 pub use error::{DumpError, DumpErrorKind};
 pub use foresee::{Doubt, Foreseen, foresee};
 pub use journal::check_journal;
-pub use park::{release, release_at_exec};
+pub use park::{Release, is_there, release, release_at_exec};
 pub use recover::{Outcome, Recovered, recover, recover_stopped};
 pub use stop::Fate;
 

@@ -46,7 +46,8 @@ impl Status {
     }
 }
 
-/// Whether a signal that was sent to a process waits to be taken. Of one that cannot be seen none does.
+/// Whether a signal that was sent to a process as a whole waits to be taken. Of one that cannot be seen
+/// none does.
 #[must_use]
 pub fn waits_for(pid: Pid, signal: Signal) -> bool {
     let bit = 1 << (signal as i32 - 1);
@@ -81,7 +82,8 @@ pub fn began(pid: Pid) -> io::Result<u64> {
     field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat without starttime"))
 }
 
-/// The name of a process, of which at most 15 bytes are kept: the last character may be half a one.
+/// The name of a process, without blanks around it. At most 15 bytes of it are kept, so the last character
+/// may be half a one.
 ///
 /// # Errors
 ///

@@ -25,8 +25,10 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
 use super::error::{DumpError, DumpErrorKind};
+use super::files;
 use crate::image::{Image, Parked};
 use crate::process::{Status, began, waits_for};
+use crate::sys::spawn::Tracer;
 use crate::sys::{descriptor, inspect, raw, spawn, trace};
 
 /// A holder that ends with this process until it is told to stay.
@@ -46,8 +48,7 @@ impl Holder {
         let (told, tell) =
             pipe2(OFlag::O_CLOEXEC).map_err(|errno| DumpError::on("pipe2", "", errno))?;
         // It may be asked before it comes to wait for that, and would end of it.
-        let asked = SigSet::from(TAKEN_OVER);
-        let before = asked
+        let before = SigSet::from(ASK)
             .thread_swap_mask(SigmaskHow::SIG_BLOCK)
             .map_err(|errno| DumpError::on("sigprocmask", "", errno))?;
         let forked = spawn::fork();
@@ -112,11 +113,12 @@ fn be_the_holder(files: &[RawFd], mark: RawFd, told: OwnedFd) -> ! {
     let _ = nix::unistd::setsid();
     let _ = raw::chdir(c"/");
     let _ = nix::sys::prctl::set_name(c"notifreeze-hold");
-    // Whoever ends it by a signal that its parent put off does so.
-    let asked = SigSet::from(TAKEN_OVER);
-    let _ = asked.thread_set_mask();
+    // SIGTERM ends it, whatever its parent did about that.
+    let _ = spawn::default_action(Signal::SIGTERM);
+    let asks = SigSet::from(ASK);
+    let _ = asks.thread_set_mask();
     // Whoever may restore need not be a parent of this process (Yama, ptrace_scope 1).
-    let _ = spawn::allow_tracer(None);
+    let _ = spawn::allow_tracer(Tracer::Any);
     let mut word = [0];
     loop {
         match nix::unistd::read(&told, &mut word) {
@@ -129,23 +131,38 @@ fn be_the_holder(files: &[RawFd], mark: RawFd, told: OwnedFd) -> ! {
         }
     }
     drop(told);
-    let asked = SignalFd::new(&asked);
+    let asks = SignalFd::new(&asks);
     loop {
-        match asked.as_ref().map(SignalFd::read_signal) {
-            Ok(Ok(Some(asked))) => end_with_exec(asked.ssi_pid),
+        match asks.as_ref().map(SignalFd::read_signal) {
+            Ok(Ok(Some(ask))) => end_with_exec(ask.ssi_pid, mark),
             Ok(_) => {}
+            // Who asks goes unheard, and is told that the holder stays.
             Err(_) => nix::unistd::pause(),
         }
     }
 }
 
-/// Ends the holder when whoever has taken over runs another program, before that has done anything: what
-/// nobody else has open is closed by then. If he cannot be traced or ends before, the holder stays.
-fn end_with_exec(heir: u32) {
-    let heir = i32::try_from(heir).unwrap_or(0);
-    if heir > 0 && trace::wait_for_exec(Pid::from_raw(heir)) == Ok(true) {
+/// Ends the holder when a restorer that asks runs another program, before that has done anything: what
+/// nobody else has open is closed by then. If the restorer cannot be traced or ends before, the holder
+/// stays.
+///
+/// Whoever can send a signal can ask. A restorer has the holder's mark open for as long as it asks: one
+/// that has given up, or runs its program already, has not.
+fn end_with_exec(restorer: u32, mark: RawFd) {
+    let restorer = Pid::from_raw(i32::try_from(restorer).unwrap_or(0));
+    if has(restorer, mark) && trace::wait_for_exec(restorer) == Ok(true) {
         let _ = kill(Pid::this(), Signal::SIGKILL);
     }
+}
+
+/// Whether a process has a description of ours open.
+fn has(pid: Pid, own: RawFd) -> bool {
+    let link = |pid: Pid, fd: RawFd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok();
+    let wanted = link(Pid::this(), own);
+    let mut numbers = files::numbers(pid).unwrap_or_default().into_iter();
+    numbers.any(|fd| {
+        link(pid, fd) == wanted && inspect::same_description((pid, fd), (Pid::this(), own))
+    })
 }
 
 /// Refuses a place whose image speaks of groups that are parked: they would be out of reach.
@@ -187,7 +204,8 @@ fn mark_name(token: &str) -> String {
 }
 
 /// Whether the holder is there, and is the one that the image speaks of.
-pub(crate) fn is_there(parked: &Parked) -> bool {
+#[must_use]
+pub fn is_there(parked: &Parked) -> bool {
     let holder = Pid::from_raw(parked.holder);
     let link = format!("/proc/{holder}/fd/{}", parked.mark);
     let expected = format!("/memfd:{} (deleted)", mark_name(&parked.token));
@@ -211,41 +229,57 @@ pub fn release(parked: &Parked) {
 /// How long the end of a process that was killed may take.
 const END_LIMIT_MS: i32 = 5000;
 
-/// Has the holder end when the calling process, of one thread, runs another program, and not before; whether
-/// it will. Until then, and if no program can be run, the groups stay where they are, whatever becomes of
-/// the caller.
-///
-/// It cannot where the caller is traced already, or may not be traced by the holder, which is a process of
-/// whoever parked the groups.
+/// What the holder of parked groups does about a restorer that has asked it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It ends when the restorer runs another program, and not before. Until then, and if no program can
+    /// be run, the groups stay where they are, whatever becomes of the restorer.
+    AtExec,
+    /// It goes on holding the groups: it may not trace the restorer, or another does.
+    Never,
+    /// It does not answer: it is stopped, or another restorer has asked it.
+    Busy,
+    /// There is no such holder.
+    Gone,
+}
+
+/// Asks the holder to end when the calling process, of one thread, runs another program.
 #[must_use]
-pub fn release_at_exec(parked: &Parked) -> bool {
+pub fn release_at_exec(parked: &Parked) -> Release {
     let holder = Pid::from_raw(parked.holder);
-    let Ok(pidfd) = inspect::pidfd_open(holder) else {
-        return false;
+    let pidfd = match inspect::pidfd_open(holder) {
+        Ok(pidfd) if is_there(parked) => pidfd,
+        Ok(_) | Err(_) => return Release::Gone,
     };
     let tracer = || Status::of("self").ok()?.number("TracerPid");
-    if tracer() != Some(0) || !is_there(parked) {
-        return false;
-    }
+    let (Some(0), Ok(mark)) = (tracer(), inspect::pidfd_getfd(&pidfd, parked.mark)) else {
+        return Release::Never;
+    };
     // Only Yama asks for it.
-    let _ = spawn::allow_tracer(Some(holder));
-    if inspect::pidfd_signal(&pidfd, TAKEN_OVER).is_err() {
-        return false;
+    let _ = spawn::allow_tracer(Tracer::Process(holder));
+    if inspect::pidfd_signal(&pidfd, ASK).is_err() {
+        return Release::Gone;
     }
     let mut deadline = Instant::now() + TAKE_LIMIT;
     let mut has_taken = false;
-    while tracer() == Some(0) && Instant::now() < deadline {
-        if !has_taken && !waits_for(holder, TAKEN_OVER) {
+    while tracer() == Some(0) && Instant::now() < deadline && is_there(parked) {
+        if !has_taken && !waits_for(holder, ASK) {
             has_taken = true;
             deadline = Instant::now() + TRACE_LIMIT;
         }
         let _ = nix::poll::poll(&mut [], POLL_MS);
     }
-    tracer() == Some(parked.holder)
+    drop(mark);
+    match tracer() {
+        Some(pid) if pid == parked.holder => Release::AtExec,
+        _ if !is_there(parked) => Release::Gone,
+        _ if !has_taken => Release::Busy,
+        _ => Release::Never,
+    }
 }
 
-/// Asks a holder to see to whoever sends it.
-const TAKEN_OVER: Signal = Signal::SIGUSR1;
+/// By which a restorer asks the holder.
+const ASK: Signal = Signal::SIGUSR1;
 
 /// How long a holder, which does nothing else, may take to hear that it is asked.
 const TAKE_LIMIT: Duration = Duration::from_secs(10);

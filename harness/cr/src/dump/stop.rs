@@ -14,7 +14,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::locks::Locks;
 use super::record::{self, Record};
 use super::tree::{self, Scope};
-use crate::process::{Status, began, stat, waits_for};
+use crate::process::{Status, began, stat};
 use crate::sys::inspect;
 
 /// How long a process may take to stop.
@@ -65,20 +65,16 @@ impl Stopped {
     fn stop(&mut self, pid: Pid, locks: &mut Locks, record: &mut Record) -> Result<(), DumpError> {
         let of_stat = of_stat(pid);
         let start = began(pid).map_err(&of_stat)?;
-        let is_others = is_stopping(pid).map_err(&of_stat)?;
-        refuse_traced(pid)?;
-        if !is_others {
-            locks.take(pid)?;
-            let pidfd = inspect::pidfd_open(pid)
-                .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
-            record.stop(pid, start)?;
-            let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
-            self.0.push(pidfd);
-            stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))?;
-        }
+        let mut is_ours = false;
         let deadline = Instant::now() + LIMIT;
         while !is_stopped(pid).map_err(&of_stat)? {
             refuse_traced(pid)?;
+            // Whom another is stopping he may let go on.
+            if !is_ours && !is_stopping(pid).map_err(&of_stat)? {
+                is_ours = true;
+                self.signal((pid, start), locks, record)?;
+                continue;
+            }
             interrupted()?;
             if Instant::now() > deadline {
                 // It says why, if that is known.
@@ -87,6 +83,21 @@ impl Stopped {
             let _ = nix::poll::poll(&mut [], POLL_MS);
         }
         refuse_traced(pid)
+    }
+
+    fn signal(
+        &mut self,
+        (pid, start): (Pid, u64),
+        locks: &mut Locks,
+        record: &mut Record,
+    ) -> Result<(), DumpError> {
+        locks.take(pid)?;
+        let pidfd = inspect::pidfd_open(pid)
+            .map_err(|errno| DumpError::on("pidfd_open", pid.to_string(), errno))?;
+        record.stop(pid, start)?;
+        let stopped = inspect::pidfd_signal(&pidfd, Signal::SIGSTOP);
+        self.0.push(pidfd);
+        stopped.map_err(|errno| DumpError::on("pidfd_send_signal", pid.to_string(), errno))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -225,10 +236,30 @@ pub(super) fn is_over(pid: Pid) -> bool {
     states.iter().all(|(_, state)| matches!(state, 'Z' | 'X'))
 }
 
-/// Whether a process is stopped in part, or will be: SIGSTOP waits until a thread of it runs.
+/// Whether a process is stopped in part, or will be: the signal waits until a thread of it runs.
 fn is_stopping(pid: Pid) -> io::Result<bool> {
     // In this order: it waits no more when a thread has stopped, both under one lock (`get_signal`).
-    Ok(waits_for(pid, Signal::SIGSTOP) || states(pid)?.iter().any(|(_, state)| *state == 'T'))
+    Ok(stop_waits(pid)? || states(pid)?.iter().any(|(_, state)| *state == 'T'))
+}
+
+/// Whether a signal waits that will stop a process. Of those that a terminal sends one may never do so, as it
+/// is blocked or heeded otherwise; that is no stop, though it goes when the process goes on
+/// (`prepare_signal`).
+fn stop_waits(pid: Pid) -> io::Result<bool> {
+    let bit = |signal: Signal| 1_u64 << (signal as i32 - 1);
+    let of_terminals = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+    let of_terminals = of_terminals.into_iter().fold(0, |set, it| set | bit(it));
+    let process = Status::of(pid)?;
+    let heeded = ["SigIgn", "SigCgt", "SigBlk"].map(|name| process.set(name));
+    let stops =
+        bit(Signal::SIGSTOP) | of_terminals & !heeded.into_iter().fold(0, |all, it| all | it);
+    let mut waiting = process.set("ShdPnd");
+    for (thread, _) in states(pid)? {
+        let status = Status::of(format!("{pid}/task/{thread}"));
+        // It may have ended meanwhile.
+        waiting |= status.map_or(0, |status| status.set("SigPnd"));
+    }
+    Ok(waiting & stops != 0)
 }
 
 /// Whether each of its threads is stopped, or has ended. One in vfork(2) or in an uninterruptible

@@ -136,15 +136,38 @@ pub fn fork_with_pid(pid: Option<Pid>) -> io::Result<Option<Pid>> {
     Ok(child.map(|(pid, _)| Pid::from_raw(pid)))
 }
 
-/// prctl(2) `PR_SET_PTRACER`: under Yama, this process, or whoever it is, may trace us without being our
-/// parent, if the uid allows it. It lasts until the tracer has ended, whatever we run meanwhile.
+/// Who may trace this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracer {
+    Any,
+    Process(Pid),
+}
+
+/// Sets the action of a signal to what it is by default (sigaction(2)).
+///
+/// # Errors
+///
+/// The errno of the call.
+pub fn default_action(signal: nix::sys::signal::Signal) -> Result<(), Errno> {
+    // SAFETY: no handler is set, so nothing runs at the signal.
+    let before = unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
+    if before == libc::SIG_ERR {
+        return Err(Errno::last());
+    }
+    Ok(())
+}
+
+/// prctl(2) `PR_SET_PTRACER`: under Yama, this one may trace us without being our parent, if the uid allows
+/// it. It lasts until the tracer has ended, whatever we run meanwhile.
 ///
 /// # Errors
 ///
 /// The errno of the call: `EINVAL` without Yama, where it is not needed.
-pub fn allow_tracer(pid: Option<Pid>) -> Result<(), Errno> {
-    let any = libc::PR_SET_PTRACER_ANY;
-    let tracer = pid.map_or(any, |pid| libc::c_ulong::from(pid.as_raw().unsigned_abs()));
+pub fn allow_tracer(tracer: Tracer) -> Result<(), Errno> {
+    let tracer = match tracer {
+        Tracer::Any => libc::PR_SET_PTRACER_ANY,
+        Tracer::Process(pid) => libc::c_ulong::from(pid.as_raw().unsigned_abs()),
+    };
     // SAFETY: plain numbers.
     let returned = unsafe { libc::prctl(libc::PR_SET_PTRACER, tracer) };
     Errno::result(returned).map(drop)

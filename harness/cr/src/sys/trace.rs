@@ -68,8 +68,9 @@ pub fn wait_for_exec(pid: Pid) -> Result<bool, Errno> {
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let (request, signal) = match event {
             libc::PTRACE_EVENT_EXEC => return Ok(true),
-            // It is stopped as by any shell, or was and goes on.
+            // It was stopped as by a shell, and goes on.
             libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => (libc::PTRACE_CONT, 0),
+            // It is stopped so.
             libc::PTRACE_EVENT_STOP => (libc::PTRACE_LISTEN, 0),
             _ => (libc::PTRACE_CONT, signal),
         };

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -40,17 +41,23 @@ pub(super) fn find(name: &OsStr) -> Result<PathBuf, String> {
     Ok(found)
 }
 
-/// Whether it gives this user rights that it does not give to one who is traced.
+/// Whether a program, or an interpreter of it, gives this user rights that it does not give to one who is
+/// traced.
 pub(super) fn gains_rights(file: &Path) -> bool {
+    let first = Some(file.to_owned());
+    let mut files = iter::successors(first, |file| interpreter(file)).take(MOST_INTERPRETERS);
+    !geteuid().is_root() && files.any(|file| sets_ids(&file) || has_capabilities(&file))
+}
+
+fn sets_ids(file: &Path) -> bool {
     const SET_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
-    let sets_ids = || fs::metadata(file).is_ok_and(|found| found.mode() & SET_IDS != 0);
-    let has_capabilities = || {
-        let attributes = xattrs(file).unwrap_or_default();
-        attributes
-            .iter()
-            .any(|(name, _)| name == b"security.capability")
-    };
-    !geteuid().is_root() && (sets_ids() || has_capabilities())
+    fs::metadata(file).is_ok_and(|found| found.mode() & SET_IDS != 0)
+}
+
+fn has_capabilities(file: &Path) -> bool {
+    let attributes = xattrs(file).unwrap_or_default();
+    let mut names = attributes.iter().map(|(name, _)| name);
+    names.any(|name| name == b"security.capability")
 }
 
 fn refuse(file: &Path) -> Result<(), String> {
@@ -60,6 +67,9 @@ fn refuse(file: &Path) -> Result<(), String> {
     }
     access(file, AccessFlags::X_OK).map_err(|errno| errno.desc().to_owned())
 }
+
+/// How many files there are at most on the way to what is run (`exec_binprm`).
+const MOST_INTERPRETERS: usize = 6;
 
 /// What a script is run by.
 fn interpreter(file: &Path) -> Option<PathBuf> {

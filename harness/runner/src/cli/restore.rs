@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cr::dump::release_at_exec;
+use cr::dump::{Release, is_there, release_at_exec};
 use cr::image::ImageFile;
 use cr::{Others, RestoreOptions};
 
@@ -63,6 +63,24 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     };
     let descriptors = file.image().processes[0].descriptors.clone();
     let parked = file.image().parked.clone();
+    let release = parked.as_ref().map(|parked| {
+        if program::gains_rights(&executable) {
+            Release::Never
+        } else {
+            release_at_exec(parked)
+        }
+    });
+    match release {
+        Some(Release::Gone) => return Err("the groups are gone: their holder is".to_owned()),
+        Some(Release::Busy) => {
+            return Err(
+                "the holder of the groups does not answer: it is stopped, or another \
+                        restore is under way"
+                    .to_owned(),
+            );
+        }
+        Some(Release::AtExec | Release::Never) | None => {}
+    }
     if let Err(error) = cr::restore_opened(file, &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
@@ -72,16 +90,18 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         cr::sys::raw::fcntl(descriptor.fd, nix::libc::F_SETFD, 0)
             .map_err(|errno| format!("fd {}: F_SETFD: {errno}", descriptor.fd))?;
     }
-    if let Some(parked) = &parked
-        && (program::gains_rights(&executable) || !release_at_exec(parked))
-    {
+    if let (Some(Release::Never), Some(parked)) = (release, &parked) {
         let holder = parked.holder;
         anstream::eprintln!(
-            "warning: process {holder} may not trace this one, so it has the groups still: end it once \
+            "warning: process {holder} cannot trace this one, so it has the groups still: end it once \
              the command runs"
         );
     }
     let error = Command::new(executable).arg0(program).args(rest).exec();
-    let still = parked.map_or("", |_| "; the groups are parked as before");
-    Err(format!("{}: {error}{still}", program.display()))
+    let groups = match parked {
+        None => "",
+        Some(parked) if is_there(&parked) => "; the groups are parked as before",
+        Some(_) => "; the groups are gone: their holder is",
+    };
+    Err(format!("{}: {error}{groups}", program.display()))
 }
