@@ -220,22 +220,34 @@ pub fn restore_file(path: &Path, options: &RestoreOptions) -> Result<Restored, R
     restore_opened(ImageFile::open(path).map_err(RestoreError::read)?, options)
 }
 
+/// Refuses an image of another user that nobody answers for.
+///
+/// # Errors
+///
+/// Whose it is.
+pub fn refuse_foreign(file: &ImageFile, options: &RestoreOptions) -> Result<(), RestoreError> {
+    let owner = file.owner;
+    let is_ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
+    if is_ours || options.trust || options.is_fenced() {
+        Ok(())
+    } else {
+        Err(RestoreError::new(RestoreErrorKind::OtherOwner(owner)))
+    }
+}
+
 /// [`restore_file`] of an image that has been looked at.
 ///
 /// # Errors
 ///
 /// As [`restore_file`].
 pub fn restore_opened(file: ImageFile, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    refuse_foreign(&file, options)?;
     let ImageFile {
         path,
         image,
         content,
-        owner,
+        ..
     } = file;
-    let is_ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
-    if !is_ours && !options.trust && !options.is_fenced() {
-        return Err(RestoreError::new(RestoreErrorKind::OtherOwner(owner)));
-    }
     let path = path::absolute(&path);
     space::check(&image, &Tree::new(&image, options)?)?;
     let spoiled = |error| RestoreError::read(ReadError::Io(error)).at("content of ghosts");

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cr::dump::{Release, is_there, release_at_exec};
-use cr::image::ImageFile;
+use cr::image::{ImageFile, Parked};
 use cr::{Others, RestoreOptions};
 
 use super::{program, show};
@@ -63,24 +63,12 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
     };
     let descriptors = file.image().processes[0].descriptors.clone();
     let parked = file.image().parked.clone();
-    let release = parked.as_ref().map(|parked| {
-        if program::gains_rights(&executable) {
-            Release::Never
-        } else {
-            release_at_exec(parked)
-        }
-    });
-    match release {
-        Some(Release::Gone) => return Err("the groups are gone: their holder is".to_owned()),
-        Some(Release::Busy) => {
-            return Err(
-                "the holder of the groups does not answer: it is stopped, or another \
-                        restore is under way"
-                    .to_owned(),
-            );
-        }
-        Some(Release::AtExec | Release::Never) | None => {}
+    if let Err(error) = cr::restore::refuse_foreign(&file, &options) {
+        anstream::eprintln!("error: {error}");
+        return Ok(crate::EXIT_FAIL);
     }
+    let release = parked.as_ref().map(|parked| ask(parked, &executable));
+    let release = release.transpose()?;
     if let Err(error) = cr::restore_opened(file, &options) {
         anstream::eprintln!("error: {error}");
         return Ok(crate::EXIT_FAIL);
@@ -104,4 +92,22 @@ pub(super) fn run(args: &Args) -> Result<u8, String> {
         Some(_) => "; the groups are gone: their holder is",
     };
     Err(format!("{}: {error}{groups}", program.display()))
+}
+
+/// Asks the holder of parked groups to end when the program begins.
+fn ask(parked: &Parked, executable: &Path) -> Result<Release, String> {
+    let release = if program::gains_rights(executable) {
+        Release::Never
+    } else {
+        release_at_exec(parked)
+    };
+    match release {
+        Release::AtExec | Release::Never => Ok(release),
+        Release::Gone => Err("the groups are gone: their holder is".to_owned()),
+        Release::Busy => {
+            let why = "the holder of the groups does not answer: it is stopped, or another restore is \
+                       under way";
+            Err(why.to_owned())
+        }
+    }
 }
