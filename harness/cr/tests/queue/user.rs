@@ -60,7 +60,11 @@ fn become_user() -> Result<(), String> {
     let nobody = 65534;
     setgid(Gid::from_raw(nobody))
         .and_then(|()| setuid(Uid::from_raw(nobody)))
-        .map_err(|errno| format!("setuid: {errno}"))
+        .map_err(|errno| format!("setuid: {errno}"))?;
+    // It is below the home of root, for one.
+    let this = std::env::current_exe().and_then(std::fs::File::open);
+    this.map(drop)
+        .map_err(|error| format!("a user may not open this program: {error}"))
 }
 
 /// Sees to it that this process may mount: by a user namespace if it is not root.
