@@ -396,8 +396,7 @@ fn note_files(image: &Image, held: &[Held], record: &mut Record) -> Result<(), D
         if !matches!(file.object, Some(Object::Place(_))) || flags & libc::O_PATH != 0 {
             continue;
         }
-        let began = began(held.pid)
-            .map_err(|error| DumpError::io("read", format!("/proc/{}/stat", held.pid), &error))?;
+        let began = began(held.pid).map_err(stop::of_stat(held.pid))?;
         let stat =
             fstat(&held.file).map_err(|errno| DumpError::on("fstat", &*held.place, errno))?;
         noted.push(record::Descriptor {

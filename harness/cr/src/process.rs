@@ -37,6 +37,15 @@ impl Status {
         self.field(name)?.parse().ok()
     }
 
+    /// The umask; the usual one where it is not shown.
+    #[must_use]
+    pub fn umask(&self) -> u32 {
+        let umask = self.field("Umask");
+        umask
+            .and_then(|umask| u32::from_str_radix(umask, 8).ok())
+            .unwrap_or(0o022)
+    }
+
     /// A field that is a set of signals or of capabilities, in hexadecimal; empty where it is not shown.
     #[must_use]
     pub fn set(&self, name: &str) -> u64 {
@@ -46,12 +55,17 @@ impl Status {
     }
 }
 
+/// A signal as [`Status::set`] has it.
+#[must_use]
+pub fn bit(signal: Signal) -> u64 {
+    1 << (signal as i32 - 1)
+}
+
 /// Whether a signal that was sent to a process as a whole waits to be taken. Of one that cannot be seen
 /// none does.
 #[must_use]
 pub fn waits_for(pid: Pid, signal: Signal) -> bool {
-    let bit = 1 << (signal as i32 - 1);
-    Status::of(pid).is_ok_and(|status| status.set("ShdPnd") & bit != 0)
+    Status::of(pid).is_ok_and(|status| status.set("ShdPnd") & bit(signal) != 0)
 }
 
 /// The fields of the file `stat` (`do_task_stat`), from the third on, which is the state.

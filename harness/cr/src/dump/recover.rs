@@ -107,7 +107,7 @@ pub(super) fn here(
         let process = Pid::from_raw(pid);
         let outcome = match let_go {
             LetGo::GoOn if stop::go_on(process, start)? => Outcome::WentOn { pid },
-            LetGo::Stay if !has_ended(process, start).map_err(of_stat(pid))? => {
+            LetGo::Stay if !has_ended(process, start).map_err(stop::of_stat(process))? => {
                 Outcome::LeftStopped { pid }
             }
             LetGo::GoOn | LetGo::Stay => Outcome::Gone { pid },
@@ -116,10 +116,6 @@ pub(super) fn here(
         recovered.push(Recovered { journal, outcome });
     }
     Ok(recovered)
-}
-
-fn of_stat(pid: i32) -> impl Fn(io::Error) -> DumpError {
-    move |error| DumpError::io("read", format!("/proc/{pid}/stat"), &error)
 }
 
 /// All but to let the subjects go on.
@@ -265,8 +261,8 @@ fn recover_one(
 fn set_back(noted: &Descriptor) -> Result<Option<Outcome>, DumpError> {
     let &Descriptor { pid, fd, .. } = noted;
     let process = Pid::from_raw(pid);
-    if has_ended(process, noted.began).map_err(of_stat(pid))?
-        || !stop::is_stopped(process).map_err(of_stat(pid))?
+    if has_ended(process, noted.began).map_err(stop::of_stat(process))?
+        || !stop::is_stopped(process).map_err(stop::of_stat(process))?
     {
         return Ok(None);
     }

@@ -14,7 +14,7 @@ use super::error::{DumpError, DumpErrorKind};
 use super::locks::Locks;
 use super::record::{self, Record};
 use super::tree::{self, Scope};
-use crate::process::{Status, began, stat};
+use crate::process::{Status, began, bit, stat};
 use crate::sys::inspect;
 
 /// How long a process may take to stop.
@@ -113,7 +113,7 @@ impl Stopped {
     }
 }
 
-fn of_stat(pid: Pid) -> impl Fn(io::Error) -> DumpError {
+pub(super) fn of_stat(pid: Pid) -> impl Fn(io::Error) -> DumpError {
     move |error| DumpError::io("read", format!("/proc/{pid}/stat"), &error)
 }
 
@@ -184,8 +184,7 @@ pub(super) fn refuse(pid: Pid) -> Result<(), DumpError> {
             "{pid} is a thread of process {leader}: dump {leader}"
         ));
     }
-    let stat =
-        stat(pid).map_err(|error| DumpError::io("read", format!("/proc/{pid}/stat"), &error))?;
+    let stat = stat(pid).map_err(of_stat(pid))?;
     let flags: u64 = stat.get(6).and_then(|it| it.parse().ok()).unwrap_or(0);
     if flags & KERNEL_THREAD != 0 {
         return refused(format!("{pid} is a thread of the kernel"));
@@ -246,7 +245,6 @@ fn is_stopping(pid: Pid) -> io::Result<bool> {
 /// is blocked or heeded otherwise; that is no stop, though it goes when the process goes on
 /// (`prepare_signal`).
 fn stop_waits(pid: Pid) -> io::Result<bool> {
-    let bit = |signal: Signal| 1_u64 << (signal as i32 - 1);
     let of_terminals = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
     let of_terminals = of_terminals.into_iter().fold(0, |set, it| set | bit(it));
     let process = Status::of(pid)?;

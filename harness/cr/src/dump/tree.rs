@@ -151,9 +151,7 @@ fn waits_settled(pid: Pid, state: char) -> Option<Waiting> {
 fn live(pid: Pid, scope: Scope, process: &mut Process) -> Result<(), DumpError> {
     let status = Status::of(pid)
         .map_err(|error| DumpError::io("read", format!("/proc/{pid}/status"), &error))?;
-    let umask = status.field("Umask");
-    let umask = umask.and_then(|umask| u32::from_str_radix(umask, 8).ok());
-    process.umask = umask.unwrap_or(0o022);
+    process.umask = status.umask();
     if scope == Scope::Alone {
         return Ok(());
     }

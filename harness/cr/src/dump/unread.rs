@@ -17,6 +17,7 @@ use super::files::Held;
 use super::journal::sibling;
 use super::record::{Place, Standpoint, has_ended};
 use super::recover::Outcome;
+use super::stop;
 use crate::process::began;
 
 /// Between the name of the image and the numbers of process and descriptor.
@@ -43,8 +44,7 @@ impl Unread {
         image: &Path,
         (group, bytes): (&Held, usize),
     ) -> Result<(), DumpError> {
-        let began = began(group.pid)
-            .map_err(|error| DumpError::io("read", format!("/proc/{}/stat", group.pid), &error))?;
+        let began = began(group.pid).map_err(stop::of_stat(group.pid))?;
         let (pid, fd, place) = (group.pid, group.fd, Standpoint::own()?.0);
         let head = format!("{pid} {fd} {began} {bytes} {place}\n");
         let (path, file) = create(image, &format!("{UNREAD}{pid}-{fd}"))?;

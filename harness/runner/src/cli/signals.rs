@@ -3,14 +3,14 @@
 use nix::sys::signal::{SigSet, Signal};
 
 use cr::dump::SIGNALS;
-use cr::process::Status;
+use cr::process::{Status, bit};
 
 /// Blocks the signals by which a user ends a command, which a dump asks for itself where it can end
 /// cleanly, and the one that a file gets that may not grow. Whoever ignores one, as nohup(1) makes us,
 /// goes on to.
 pub(super) fn put_off() -> Result<SigSet, String> {
     let ignored = Status::of("self").map_or(0, |status| status.set("SigIgn"));
-    let is_ignored = |signal: &Signal| ignored & (1 << (*signal as i32 - 1)) != 0;
+    let is_ignored = |signal: &Signal| ignored & bit(*signal) != 0;
     let mut blocked = SigSet::from(Signal::SIGXFSZ);
     blocked.extend(SIGNALS.into_iter().filter(|signal| !is_ignored(signal)));
     blocked

@@ -387,10 +387,7 @@ fn group_before(group: explain::Group, left_out: &mut Vec<LeftOut>) -> HeldWhat 
 }
 
 fn umask(pid: i32) -> u32 {
-    let status = Status::of(pid).ok();
-    let mask = status.as_ref().and_then(|status| status.field("Umask"));
-    mask.and_then(|mask| u32::from_str_radix(mask, 8).ok())
-        .unwrap_or(0o022)
+    Status::of(pid).map_or(0o022, |status| status.umask())
 }
 
 /// A command begins with what it has from us.
